@@ -1,0 +1,113 @@
+"""The words of the domain: a product, its type, a prediction, and the table of types."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from io import StringIO
+from pathlib import Path
+
+from aisle.errors import CatalogError
+
+TYPES_FILE = "product_types.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One listing, as a merchant wrote it. `image` holds the file's bytes (JPEG, PNG or WebP)."""
+
+    title: str = ""
+    description: str = ""
+    image: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductType:
+    """A type of the shop's catalogue. `code` identifies it, `label` names it for people."""
+
+    code: str
+    label: str
+
+
+class Decision(StrEnum):
+    ACCEPT = "accept"  # the promise of accuracy holds: take it over without a person
+    REVIEW = "review"  # a person should look
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A type that a product may have, with its probability in [0, 1]."""
+
+    type: ProductType
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one product: `candidates` by falling confidence, the first is the answer.
+
+    `inputs` names what the answer rests on (`title`, `description`, `image`); `model_version` the bundle.
+    """
+
+    candidates: tuple[Candidate, ...]
+    decision: Decision
+    inputs: tuple[str, ...]
+    model_version: str
+
+    @property
+    def type(self) -> ProductType:
+        return self.candidates[0].type
+
+    @property
+    def confidence(self) -> float:
+        return self.candidates[0].confidence
+
+
+class ProductTypes(Mapping[str, ProductType]):
+    """The table of types that a catalogue brings: code → type, in the table's order."""
+
+    def __init__(self, types: Iterable[ProductType]) -> None:
+        self._by_code: dict[str, ProductType] = {}
+        for product_type in types:
+            if product_type.code in self._by_code:
+                raise CatalogError(f"product type {product_type.code} stands twice in the table of types")
+            self._by_code[product_type.code] = product_type
+
+    def __getitem__(self, code: str) -> ProductType:
+        return self._by_code[code]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_code)
+
+    def __len__(self) -> int:
+        return len(self._by_code)
+
+    @classmethod
+    def from_codes(cls, codes: Iterable[str]) -> ProductTypes:
+        """A table for a catalogue that brings none: each code is its own name."""
+        return cls(ProductType(code, code) for code in sorted(set(codes), key=_numbers_first))
+
+    @classmethod
+    def from_csv(cls, path: Path) -> ProductTypes:
+        """Read `prdtypecode,label`. Raises CatalogError when the columns are others or a code is empty."""
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if not {"prdtypecode", "label"} <= set(reader.fieldnames or ()):
+                raise CatalogError("needs the columns prdtypecode and label", where=path)
+            rows = [(row["prdtypecode"].strip(), (row["label"] or "").strip()) for row in reader]
+        if not rows or not all(code for code, _ in rows):
+            raise CatalogError("has no rows, or a row without a code", where=path)
+        return cls(ProductType(code, label or code) for code, label in rows)
+
+    def to_csv(self) -> str:
+        out = StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["prdtypecode", "label"])
+        writer.writerows((one.code, one.label) for one in self.values())
+        return out.getvalue()
+
+
+def _numbers_first(code: str) -> tuple[int, int, str]:
+    return (0, int(code), "") if code.isdecimal() else (1, 0, code)

@@ -1,0 +1,132 @@
+"""Structured logs: JSON lines in four rotating files, plain lines on the terminal.
+
+Each part of the product's way has a file of its own: `import_data_logger.log` (import, validate, prepare),
+`train_model_logger.log` (train), `test_model_logger.log` (evaluate, predict) and `serving_logger.log` (serve).
+Several processes may write to one file: lines are appended whole, and rotation happens under a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import logging.handlers
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+MAX_BYTES = 5_000_000
+BACKUPS = 3
+
+
+class LogFile(StrEnum):
+    IMPORT = "import_data_logger.log"
+    TRAIN = "train_model_logger.log"
+    TEST = "test_model_logger.log"
+    SERVING = "serving_logger.log"
+
+
+class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
+    """RotatingFileHandler for several processes: a lock file serialises them, and each follows a rotation."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
+        self._lock_path = path.with_name(f".{path.name}.lock")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            with self._lock_path.open("a") as lock_file:
+                fcntl.flock(lock_file, fcntl.LOCK_EX)
+                self._reopen_if_rotated()
+                super().emit(record)
+                self.flush()
+        except OSError:  # a full or read-only disk must not stop the work that is being logged
+            self.handleError(record)
+
+    def _reopen_if_rotated(self) -> None:
+        if self.stream is None:
+            return
+        try:
+            current = os.stat(self.baseFilename)
+        except FileNotFoundError:
+            current = None
+        opened = os.fstat(self.stream.fileno())
+        if current is None or (current.st_dev, current.st_ino) != (opened.st_dev, opened.st_ino):
+            self.stream.close()
+            self.stream = self._open()
+
+
+def setup_logging(
+    file: LogFile | None, folder: Path, *, level: str = "INFO", terminal: bool = True
+) -> None:
+    """Send structlog to `folder/file` (JSON lines) and, if `terminal`, to standard error (plain lines).
+
+    Raises nothing for a folder that cannot be written: work goes on with the terminal alone, and says so.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if getattr(handler, "_aisle", False):
+            root.removeHandler(handler)
+            handler.close()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    if terminal:
+        stream = logging.StreamHandler(sys.stderr)
+        plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        _add(root, stream, shared, [plain])
+    if file is not None:
+        problem = _add_file(root, folder / file, shared)
+        if problem:
+            get_logger(__name__).warning("log file not written", path=str(folder / file), reason=problem)
+    root.setLevel(level)
+    # Libraries speak up only when something is wrong; their chatter is not ours.
+    for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "PIL", "matplotlib", "fontTools"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger
+
+
+def _add_file(root: logging.Logger, path: Path, shared: list[structlog.typing.Processor]) -> str:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        return error.strerror or str(error)
+    json_lines: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
+    _add(root, SharedRotatingFileHandler(path), shared, json_lines)
+    return ""
+
+
+def _add(
+    root: logging.Logger,
+    handler: logging.Handler,
+    shared: list[structlog.typing.Processor],
+    renderers: list[structlog.typing.Processor],
+) -> None:
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    handler._aisle = True  # type: ignore[attr-defined]
+    root.addHandler(handler)
