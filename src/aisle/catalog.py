@@ -9,7 +9,7 @@ from enum import StrEnum
 from io import StringIO
 from pathlib import Path
 
-from aisle.errors import CatalogError
+from aisle.errors import CatalogError, ImageError
 
 TYPES_FILE = "product_types.csv"
 
@@ -48,13 +48,15 @@ class Candidate:
 class Prediction:
     """What a model says of one product: `candidates` by falling confidence, the first is the answer.
 
-    `inputs` names what the answer rests on (`title`, `description`, `image`); `model_version` the bundle.
+    `inputs` names what the answer rests on (`title`, `description`, `image`); `model_version` the bundle;
+    `image_error` says why an image that was given could not be looked at.
     """
 
     candidates: tuple[Candidate, ...]
     decision: Decision
     inputs: tuple[str, ...]
     model_version: str
+    image_error: ImageError | None = None
 
     @property
     def type(self) -> ProductType:

@@ -58,9 +58,7 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
             self.stream = self._open()
 
 
-def setup_logging(
-    file: LogFile | None, folder: Path, *, level: str = "INFO", terminal: bool = True
-) -> None:
+def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", terminal: bool = True) -> None:
     """Send structlog to `folder/file` (JSON lines) and, if `terminal`, to standard error (plain lines).
 
     Raises nothing for a folder that cannot be written: work goes on with the terminal alone, and says so.

@@ -71,9 +71,7 @@ class Progress:
             self._bar.close()
 
 
-def track(
-    items: Iterable[T], label: str, *, total: int | None = None, unit: str = "rows"
-) -> Iterator[T]:
+def track(items: Iterable[T], label: str, *, total: int | None = None, unit: str = "rows") -> Iterator[T]:
     """Yield `items` one by one and show how far the reader of them has come."""
     with Progress(label, total=total, unit=unit) as progress:
         for item in items:

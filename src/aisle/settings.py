@@ -40,7 +40,8 @@ class Settings(BaseSettings):
         HUGGINGFACE_URL, description="Where `aisle import --source huggingface` finds its files."
     )
     s3_endpoint_url: str = Field(
-        "", description="S3-compatible server for `s3://` addresses; empty: Amazon's. Keys as for any AWS client."
+        "",
+        description="S3-compatible server for `s3://` addresses; empty: Amazon's. Keys as for any AWS client.",
     )
     host: str = Field("127.0.0.1", description="Address the prediction service listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the prediction service; 0: any free one.")

@@ -55,7 +55,9 @@ def image_stem(product_id: str, image_id: str) -> str:
     return f"image_{image_id}_product_{product_id}"
 
 
-def read_products(path: Path, *, required: Sequence[str] = ("key", "title", "product_id", "image_id")) -> pl.DataFrame:
+def read_products(
+    path: Path, *, required: Sequence[str] = ("key", "title", "product_id", "image_id")
+) -> pl.DataFrame:
     """Read a table of products: every column text or null, under the names of `COLUMNS`.
 
     Raises CatalogError when a required column is missing, a name stands twice, or the file is not UTF-8 CSV.
@@ -111,9 +113,7 @@ def check_raw_folder(folder: Path) -> None:
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    header = pl.read_csv(path, n_rows=0, infer_schema=False, has_header=False, raise_if_empty=True)
-    del header
-    return pl.read_csv(path, infer_schema=False, encoding="utf8", missing_utf8_is_empty_string=False)
+    return pl.read_csv(path, infer_schema=False, encoding="utf8")
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""From a prepared catalogue to a bundle, and what the bundle is worth."""

@@ -1,0 +1,74 @@
+"""Products in a table: rows of CSV or parquet to products, with the image that belongs to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from aisle.catalog import Product
+from aisle.data import raw
+from aisle.data.images import Images
+from aisle.errors import CatalogError, ImageError, UsageError
+
+FIELDS = ("title", "description", "image")
+NEEDED_FOR_IMAGES = ("product_id", "image_id")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductRow:
+    """A product and, where its image was to be read and could not be, why."""
+
+    product: Product
+    image_error: ImageError | None = None
+
+
+def read_product_table(path: Path, *, images: Images | None, labelled: bool = False) -> pl.DataFrame:
+    """Read a table of products. Raises CatalogError for one that has neither texts nor images to look at."""
+    table = raw.read_products(path, required=("type_code",) if labelled else ())
+    with_images = images is not None and all(name in table.columns for name in NEEDED_FOR_IMAGES)
+    if not with_images and not {"title", "description"} & set(table.columns):
+        raise CatalogError(
+            "has neither a column 'designation' nor 'description'" + (" nor image columns" if images else ""),
+            where=path,
+            hint=f"Its columns are {', '.join(map(repr, table.columns))}.",
+        )
+    return table
+
+
+def parse_fields(fields: str) -> tuple[str, ...]:
+    """`title,image` → ("title", "image"). Raises UsageError for a field that does not exist."""
+    chosen = tuple(field.strip() for field in fields.split(",") if field.strip())
+    unknown = [field for field in chosen if field not in FIELDS]
+    if unknown or not chosen:
+        raise UsageError(f"--fields takes {', '.join(FIELDS)}, not {', '.join(unknown) or 'nothing'}")
+    return chosen
+
+
+def product_rows(
+    table: pl.DataFrame, images: Images | None, *, fields: tuple[str, ...] = FIELDS
+) -> Iterator[ProductRow]:
+    """The rows of `table` as products, with those `fields` only; images are read as the iterator moves on."""
+    blank = [""] * len(table)
+
+    def column(name: str, field: str) -> list[str]:
+        wanted = field in fields and name in table.columns
+        return table[name].fill_null("").to_list() if wanted else blank
+
+    titles, descriptions = column("title", "title"), column("description", "description")
+    if (
+        images is None
+        or "image" not in fields
+        or any(name not in table.columns for name in NEEDED_FOR_IMAGES)
+    ):
+        for title, description in zip(titles, descriptions, strict=True):
+            yield ProductRow(Product(title, description))
+        return
+    ids = (table[name].fill_null("").to_list() for name in NEEDED_FOR_IMAGES)
+    for title, description, product_id, image_id in zip(titles, descriptions, *ids, strict=True):
+        try:
+            yield ProductRow(Product(title, description, images.read(raw.image_stem(product_id, image_id))))
+        except ImageError as error:
+            yield ProductRow(Product(title, description), error)

@@ -1,0 +1,194 @@
+"""From accepted rows to what a recipe trains on: clean texts, sides, and the catalogue's fingerprint.
+
+`products.parquet` holds one row a product: `key`, `title` and `description` (clean), `image` (the image's name
+without ending, null without one), `image_sha256`, `type_code`, `weight`, `side`, `group`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from aisle import __version__
+from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.data import raw, validate
+from aisle.data.images import Images, open_images
+from aisle.data.split import Shares, Side, split
+from aisle.errors import CheckFailed, InputError
+from aisle.files import atomic_folder, read_json, sha256_json, write_json, write_text
+from aisle.inputs.text import clean, title_key
+from aisle.logs import get_logger
+from aisle.settings import Settings
+
+PRODUCTS_FILE = "products.parquet"
+STATE_FILE = "prepared.json"
+TOLERATED_SHIFT = 0.5
+"""A type's share on a side may differ from its share overall by this factor before the split is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    shares: Shares = Shares()
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared folder. `data_hash` is equal for equal products, whatever file they came from."""
+
+    folder: Path
+    data_hash: str
+    images_path: str | None
+    counts: dict[str, int]
+    uneven_types: dict[str, str]
+
+    def products(self) -> pl.DataFrame:
+        return pl.read_parquet(self.folder / PRODUCTS_FILE)
+
+    def types(self) -> ProductTypes:
+        return ProductTypes.from_csv(self.folder / TYPES_FILE)
+
+    def images(self) -> Images | None:
+        return open_images(Path(self.images_path)) if self.images_path else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def open(cls, folder: Path) -> Prepared:
+        try:
+            return cls(**{**read_json(folder / STATE_FILE)["result"], "folder": folder})
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                "is not a prepared folder", where=folder, hint="Run `aisle prepare` first."
+            ) from None
+
+
+def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = PrepareOptions()) -> Prepared:
+    """Clean and split the accepted rows of `validated_folder` and write `out`, whole or not at all."""
+    state = _read_validated(validated_folder)
+    accepted = pl.read_parquet(validated_folder / validate.PRODUCTS_FILE)
+    table = _clean(accepted)
+    memberships = split(_identities(table), options.shares, options.salt)
+    table = table.with_columns(
+        side=pl.Series([one.side for one in memberships], dtype=pl.String),
+        group=pl.Series([one.group for one in memberships], dtype=pl.String),
+    ).drop("image_fingerprint")
+    types = ProductTypes.from_csv(validated_folder / TYPES_FILE)
+    result = Prepared(
+        folder=out,
+        data_hash=_data_hash(table, types),
+        images_path=state["images"],
+        counts={side: int((table["side"] == side).sum()) for side in Side},
+        uneven_types=_uneven_types(table),
+    )
+    _check_sides(result)
+    with atomic_folder(out) as folder:
+        table.write_parquet(folder / PRODUCTS_FILE)
+        write_text(folder / TYPES_FILE, types.to_csv())
+        write_json(folder / STATE_FILE, {"inputs": _inputs(state, options), "result": result.as_dict()})
+    get_logger(__name__).info("catalogue prepared", **result.as_dict())
+    return result
+
+
+def ensure_prepared(
+    data: Path,
+    settings: Settings,
+    *,
+    contract: validate.ContractOptions = validate.ContractOptions(),
+    options: PrepareOptions = PrepareOptions(),
+    threads: int = 2,
+) -> Prepared:
+    """The prepared form of `data`, a raw or a prepared folder; what is not validated and prepared yet, is now."""
+    if (data / STATE_FILE).is_file():
+        return Prepared.open(data)
+    raw.check_raw_folder(data)
+    place = _working_folder(data, settings)
+    validated = validate.ensure_validated(data, place / "validated", options=contract, threads=threads)
+    out = place / "preprocessed"
+    try:
+        if read_json(out / STATE_FILE)["inputs"] == _inputs(_read_validated(validated.folder), options):
+            return Prepared.open(out)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return prepare(validated.folder, out, options=options)
+
+
+def _working_folder(raw_folder: Path, settings: Settings) -> Path:
+    """Beside the raw data where it is our own; in the cache for a catalogue that lies elsewhere."""
+    if raw_folder.resolve() == (settings.data_path / "raw").resolve():
+        return settings.data_path
+    name = f"{raw_folder.resolve().name}-{sha256_json(str(raw_folder.resolve()))[:8]}"
+    return settings.cache_path / "catalogs" / name
+
+
+def _read_validated(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = read_json(folder / validate.STATE_FILE)
+    except (OSError, ValueError):
+        raise InputError(
+            "is not a validated folder", where=folder, hint="Run `aisle validate` first."
+        ) from None
+    return state
+
+
+def _inputs(state: dict[str, Any], options: PrepareOptions) -> str:
+    return sha256_json([state["raw"], asdict(options), __version__])
+
+
+def _clean(accepted: pl.DataFrame) -> pl.DataFrame:
+    return accepted.select(
+        "key",
+        title=pl.Series(map(clean, accepted["title"]), dtype=pl.String),
+        description=pl.Series(map(clean, accepted["description"]), dtype=pl.String),
+        image=pl.when(pl.col("image_sha256").is_not_null()).then(
+            pl.Series(map(raw.image_stem, accepted["product_id"], accepted["image_id"]), dtype=pl.String)
+        ),
+        image_sha256="image_sha256",
+        image_fingerprint="image_fingerprint",
+        type_code="type_code",
+        weight=pl.col("weight").cast(pl.Float64),
+    )
+
+
+def _identities(table: pl.DataFrame) -> Iterator[list[str]]:
+    columns = ("key", "title", "image_sha256", "image_fingerprint")
+    for key, title, sha256, fingerprint in table.select(columns).iter_rows():
+        words = title_key(title)
+        yield [
+            *([f"title:{words}"] if words else []),
+            *([f"image:{fingerprint}", f"file:{sha256}"] if sha256 else []),
+        ] or [f"key:{key}"]
+
+
+def _data_hash(table: pl.DataFrame, types: ProductTypes) -> str:
+    return sha256_json([types.to_csv(), table.columns, table.rows()])
+
+
+def _uneven_types(table: pl.DataFrame) -> dict[str, str]:
+    """Types whose share on a held-out side is far from their share overall, for people to know: not forced."""
+    overall = table["type_code"].value_counts(normalize=True, name="share")
+    found: dict[str, str] = {}
+    for side in (Side.VALIDATION, Side.TEST):
+        rows = table.filter(pl.col("side") == side)
+        here = rows["type_code"].value_counts(name="count")
+        for code, share, count in (
+            overall.join(here, on="type_code", how="left").fill_null(0).sort("type_code").iter_rows()
+        ):
+            expected = share * len(rows)
+            # Three standard deviations of a Poisson count beside the factor: small types vary by themselves.
+            if abs(count - expected) > max(TOLERATED_SHIFT * expected, 3 * expected**0.5):
+                found[f"{side}:{code}"] = f"{count} rows, {expected:.1f} expected"
+    return found
+
+
+def _check_sides(result: Prepared) -> None:
+    empty = [side for side in (Side.TRAIN, Side.VALIDATION) if not result.counts[side]]
+    if empty:
+        raise CheckFailed(
+            f"the {' and '.join(empty)} side has no product", hint="The catalogue is too small to learn from."
+        )

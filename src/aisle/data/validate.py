@@ -1,0 +1,251 @@
+"""The data contract: which rows of a raw catalogue may be learnt from, and why the others may not.
+
+Each rule is a reason and a condition. A row that breaks one goes to `quarantine.csv` with all its reasons; the
+rest goes to `products.parquet`, with what is known of each image, so that no later step opens an image to find
+out whether it can. The run stops when too many rows are bad or a type has no row left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.data import raw
+from aisle.data.images import Images, map_bounded, open_images
+from aisle.errors import CatalogError, ImageError
+from aisle.files import atomic_folder, read_json, sha256_json, write_json, write_text
+from aisle.inputs.image import ImageFacts, inspect
+from aisle.logs import get_logger
+from aisle.progress import track
+
+PRODUCTS_FILE = "products.parquet"
+QUARANTINE_FILE = "quarantine.csv"
+STATE_FILE = "validated.json"
+RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")
+
+MAX_TITLE = 2_000
+MAX_DESCRIPTION = 50_000
+
+IMAGE_SCHEMA = {
+    "image_sha256": pl.String,
+    "image_format": pl.String,
+    "image_width": pl.Int32,
+    "image_height": pl.Int32,
+    "image_fingerprint": pl.String,
+    "image_problem": pl.String,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContractOptions:
+    """`max_bad`: the largest share of quarantined rows; `allow_missing_types`: go on though a type has no row."""
+
+    max_bad: float = 0.01
+    allow_missing_types: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Where the accepted rows are, and how many there are."""
+
+    folder: Path
+    rows: int
+    accepted: int
+    quarantined: int
+    reasons: dict[str, int]
+    missing_types: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def validate(
+    raw_folder: Path, out: Path, *, options: ContractOptions = ContractOptions(), threads: int = 2
+) -> Validated:
+    """Check the catalogue in `raw_folder` and write `out`, whole or not at all.
+
+    Raises CatalogError when a file cannot be read, when more than `max_bad` of the rows break the contract, or
+    when a type of the table has no row left. In the last two cases the quarantine table and the report are
+    written all the same, to `out` with `.refused` behind its name, so that one can see which rows they are.
+    """
+    raw.check_raw_folder(raw_folder)
+    state = fingerprint(raw_folder, options)
+    table = read_labelled(raw_folder)
+    types = choose_types(raw_folder, table)
+    images = open_images(raw_folder)
+    table = table.hstack(image_facts(table, images, threads=threads))
+    table = table.with_columns(reasons=broken_rules(types, with_images=images is not None))
+    accepted = table.filter(pl.col("reasons") == "").drop("reasons", "image_problem")
+    quarantine = table.filter(pl.col("reasons") != "")
+
+    result = Validated(
+        folder=out,
+        rows=len(table),
+        accepted=len(accepted),
+        quarantined=len(quarantine),
+        reasons=_count_reasons(quarantine),
+        missing_types=sorted(set(types) - set(accepted["type_code"].to_list())),
+    )
+    problem = _refusal(result, options)
+    target = out if problem is None else out.with_name(out.name + ".refused")
+    with atomic_folder(target) as folder:
+        write_text(folder / TYPES_FILE, types.to_csv())
+        accepted.write_parquet(folder / PRODUCTS_FILE)
+        quarantine.write_csv(folder / QUARANTINE_FILE)
+        _write_report(folder, result, accepted, types)
+        images_at = str(raw_folder.resolve()) if images is not None else None
+        write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
+    if problem is not None:
+        raise CatalogError(
+            problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}."
+        )
+    get_logger(__name__).info("catalogue validated", **result.as_dict())
+    return result
+
+
+def ensure_validated(
+    raw_folder: Path, out: Path, *, options: ContractOptions = ContractOptions(), threads: int = 2
+) -> Validated:
+    """`validate`, unless `out` already holds the result for these very files and options."""
+    raw.check_raw_folder(raw_folder)
+    try:
+        state = read_json(out / STATE_FILE)
+        if state["raw"] == fingerprint(raw_folder, options):
+            return Validated(**{**state["result"], "folder": out})
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return validate(raw_folder, out, options=options, threads=threads)
+
+
+def fingerprint(raw_folder: Path, options: ContractOptions) -> str:
+    """A hash of the names, sizes and times of the catalogue's files, and of the contract's options."""
+    known = [*raw.REQUIRED_FILES, *raw.OPTIONAL_FILES, raw.IMAGES_ZIP]
+    paths = [raw_folder / name for name in known]
+    for name in raw.IMAGE_FOLDERS:
+        paths += sorted((raw_folder / name).rglob("*"))
+    stats = [
+        (str(path.relative_to(raw_folder)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in paths
+        if path.is_file()
+    ]
+    return sha256_json([str(raw_folder.resolve()), stats, asdict(options)])
+
+
+def read_labelled(raw_folder: Path) -> pl.DataFrame:
+    """The training rows with their type and weight, one row each, all text: key, title, description, …"""
+    products = raw.read_products(raw_folder / raw.TRAIN_FILE)
+    labels = raw.read_products(raw_folder / raw.LABELS_FILE, required=("key", "type_code"))
+    table = _join_by_key(products, labels, "type_code", raw_folder / raw.LABELS_FILE)
+    agreement = raw_folder / raw.AGREEMENT_FILE
+    if agreement.is_file():
+        weights = raw.read_products(agreement, required=("key", "weight"))
+        table = _join_by_key(table, weights, "weight", agreement)
+    else:
+        table = table.with_columns(weight=pl.lit("1"))
+    if "description" not in table.columns:
+        table = table.with_columns(description=pl.lit(None, pl.String))
+    columns = ["key", "title", "description", "product_id", "image_id", "type_code", "weight"]
+    return table.select(pl.col(columns).cast(pl.String))
+
+
+def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
+    """The catalogue's own table of types; Rakuten's where most codes are Rakuten's; else the codes themselves."""
+    own = raw.product_types(raw_folder)
+    if own is not None:
+        return own
+    codes = set(table["type_code"].drop_nulls().to_list())
+    rakuten = ProductTypes.from_csv(RAKUTEN_TYPES)
+    if 2 * len(codes & set(rakuten)) > len(codes):
+        return rakuten
+    return ProductTypes.from_codes(codes)
+
+
+def image_facts(table: pl.DataFrame, images: Images | None, *, threads: int) -> pl.DataFrame:
+    """The facts of each row's image, in the order of `table`; every column is null without images."""
+    if images is None:
+        return pl.DataFrame(
+            {name: pl.Series([None] * len(table), dtype=kind) for name, kind in IMAGE_SCHEMA.items()}
+        )
+    stems = map(raw.image_stem, *(table[name].fill_null("").to_list() for name in ("product_id", "image_id")))
+    look = partial(_look_at, images)
+    rows = track(
+        map_bounded(look, stems, threads=threads), "checking images", total=len(table), unit="images"
+    )
+    return pl.DataFrame(list(rows), schema=IMAGE_SCHEMA, orient="row")
+
+
+def broken_rules(types: ProductTypes, *, with_images: bool) -> pl.Expr:
+    """An expression: the reasons for which a row is bad, joined by `; `, empty for a good row."""
+    rules = [pl.when(broken).then(pl.lit(reason)) for reason, broken in _rules(types)]
+    if with_images:
+        rules.append(
+            pl.when(pl.col("image_problem").is_not_null()).then(pl.format("image_{}", "image_problem"))
+        )
+    return pl.concat_str(rules, separator="; ", ignore_nulls=True)
+
+
+def _rules(types: ProductTypes) -> Iterator[tuple[str, pl.Expr]]:
+    def empty(name: str) -> pl.Expr:
+        return pl.col(name).str.strip_chars().fill_null("") == ""
+
+    weight = pl.col("weight").cast(pl.Float64, strict=False)
+    yield "key_missing", empty("key")
+    yield "key_duplicate", ~empty("key") & ~pl.col("key").is_first_distinct()
+    yield "product_id_missing", empty("product_id")
+    yield "image_id_missing", empty("image_id")
+    yield "label_missing", empty("type_code")
+    yield "label_unknown", ~empty("type_code") & ~pl.col("type_code").is_in(list(types))
+    yield "weight_out_of_range", ~weight.is_between(0, 1, closed="right").fill_null(False)
+    yield "title_too_long", pl.col("title").str.len_chars().fill_null(0) > MAX_TITLE
+    yield "description_too_long", pl.col("description").str.len_chars().fill_null(0) > MAX_DESCRIPTION
+    yield "nothing_to_learn_from", empty("title") & empty("description") & pl.col("image_sha256").is_null()
+
+
+def _join_by_key(left: pl.DataFrame, right: pl.DataFrame, column: str, where: Path) -> pl.DataFrame:
+    twice = right.filter(pl.col("key").is_duplicated())
+    if len(twice):
+        raise CatalogError(f"key {twice['key'][0]} stands {len(twice)} times", where=where)
+    return left.drop(column, strict=False).join(
+        right.select("key", column), on="key", how="left", maintain_order="left"
+    )
+
+
+def _look_at(images: Images, stem: str) -> tuple[str | int | None, ...]:
+    try:
+        facts: ImageFacts = inspect(images.read(stem))
+    except ImageError as error:
+        return (None, None, None, None, None, error.reason)
+    return (facts.sha256, facts.format, facts.width, facts.height, facts.fingerprint, None)
+
+
+def _count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
+    counts = quarantine["reasons"].str.split("; ").explode().value_counts(sort=True)
+    return dict(counts.iter_rows())
+
+
+def _refusal(result: Validated, options: ContractOptions) -> str | None:
+    if not result.rows:
+        return "has no rows"
+    if result.quarantined > options.max_bad * result.rows:
+        worst = ", ".join(f"{count} {reason}" for reason, count in list(result.reasons.items())[:3])
+        return (
+            f"{result.quarantined} of {result.rows} rows break the data contract ({worst}), "
+            f"more than {options.max_bad:.1%}; --max-bad sets another limit"
+        )
+    if result.missing_types and not options.allow_missing_types:
+        return (
+            f"no valid row of type {', '.join(result.missing_types)}; --allow-missing-types goes on without"
+        )
+    return None
+
+
+def _write_report(folder: Path, result: Validated, accepted: pl.DataFrame, types: ProductTypes) -> None:
+    from aisle.data import report  # noqa: PLC0415  plots are slow to import and only needed here
+
+    report.write_data_report(folder, result.as_dict(), accepted, types)

@@ -1,0 +1,190 @@
+"""The bundle: one trained model in one folder, and the only thing that prediction takes.
+
+    manifest.json       the format, the version, and the SHA-256 of every file under the sums
+    model.json          recipe, types in order, models, preprocessing, temperatures, fusion, decision thresholds
+    product_types.csv   the label table
+    <field>.json        the vocabulary of a text field; <field>.safetensors its weights
+    image.onnx          the image encoder; image.safetensors its head
+    metrics.json        what was measured · lineage.json   data hash, code revision, configuration, seed
+    MODEL_CARD.md       for people
+    run.json            what differs from run to run (times): beside the sums, not under them
+
+The version is a hash of the sums: equal bytes, equal version. Nothing in a bundle is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from aisle.catalog import TYPES_FILE, ProductType, ProductTypes
+from aisle.errors import BundleError
+from aisle.files import atomic_folder, sha256_bytes, sha256_json, to_json, write_json
+from aisle.model.classifier import IMAGE, Classifier, Models
+from aisle.model.fusion import Fusion
+from aisle.model.image import LinearHead
+from aisle.model.text import TextModel, TextVectorizer
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.json"
+METRICS_FILE = "metrics.json"
+LINEAGE_FILE = "lineage.json"
+CARD_FILE = "MODEL_CARD.md"
+RUN_FILE = "run.json"
+ENCODER_FILE = "image.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle in memory: every file was read once and agreed with its sum."""
+
+    path: Path
+    version: str
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Read and verify a bundle. Raises BundleError: not there, incomplete, altered, or of another format."""
+        try:
+            manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+            sums, version, kind = dict(manifest["files"]), str(manifest["version"]), manifest["format"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise BundleError("is not a bundle", where=path, hint="`aisle train` makes one.") from None
+        except (ValueError, KeyError, TypeError):
+            raise BundleError(f"{MANIFEST_FILE} is damaged", where=path) from None
+        if kind != FORMAT:
+            raise BundleError(f"is of format {kind}, this aisle reads format {FORMAT}", where=path)
+        contents = {name: _read_verified(path, name, sum_) for name, sum_ in sums.items()}
+        if version != _version(sums):
+            raise BundleError(f"{MANIFEST_FILE} was altered: the version does not fit the sums", where=path)
+        return cls(path, version, contents)
+
+    def json(self, name: str) -> Any:
+        return json.loads(self._content(name))
+
+    def arrays(self, name: str) -> dict[str, NDArray[np.float32]]:
+        try:
+            arrays: dict[str, NDArray[np.float32]] = load(self._content(name))
+        except SafetensorError as error:
+            raise BundleError(f"{name} is damaged: {error}", where=self.path) from None
+        return arrays
+
+    def types(self) -> ProductTypes:
+        return ProductTypes.from_csv(self.path / TYPES_FILE)
+
+    def encoder_graph(self) -> bytes | None:
+        return self.contents.get(ENCODER_FILE)
+
+    def classifier(self) -> Classifier:
+        """Raises BundleError when the tables do not fit each other."""
+        try:
+            model = self.json(MODEL_FILE)
+            texts = {name: self._text_model(name) for name in model["text_fields"]}
+            head = self.arrays("image.safetensors") if ENCODER_FILE in self.contents else None
+            return Classifier(
+                codes=tuple(model["codes"]),
+                models=Models(texts, LinearHead(head["weights"], head["bias"]) if head else None),
+                temperatures=model["temperatures"],
+                fusion=Fusion(model["fusion"]["models"], model["fusion"]["weights"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"its tables do not fit each other: {error!r}", where=self.path) from None
+
+    def _text_model(self, field: str) -> TextModel:
+        arrays = self.arrays(f"{field}.safetensors")
+        vectorizer = TextVectorizer.from_tables(self.json(f"{field}.json"), arrays)
+        return TextModel(vectorizer, arrays["weights"], arrays["bias"])
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return self.contents[name]
+        except KeyError:
+            raise BundleError(f"{name} is missing", where=self.path) from None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleParts:
+    """What a bundle is written from."""
+
+    classifier: Classifier
+    encoder_graph: bytes | None
+    types: ProductTypes
+    thresholds: Mapping[str, float | None]
+    promise: str
+    recipe: str
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    card: str
+    run: Mapping[str, Any]
+
+
+def write_bundle(path: Path, parts: BundleParts) -> Bundle:
+    """Write the bundle to the folder `path`, whole or not at all, and load it again."""
+    files = _under_the_sums(parts)
+    sums = {name: sha256_bytes(content) for name, content in files.items()}
+    with atomic_folder(path) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        write_json(folder / RUN_FILE, parts.run)
+        write_json(folder / MANIFEST_FILE, {"format": FORMAT, "version": _version(sums), "files": sums})
+    return Bundle.load(path)
+
+
+def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
+    classifier = parts.classifier
+    model = {
+        "recipe": parts.recipe,
+        "codes": classifier.codes,
+        "text_fields": list(classifier.models.texts),
+        "temperatures": dict(classifier.temperatures),
+        "fusion": {"models": classifier.fusion.models, "weights": classifier.fusion.weights},
+        "decision": {"promise": parts.promise, "thresholds": dict(parts.thresholds)},
+    }
+    files = {
+        MODEL_FILE: to_json(model).encode(),
+        TYPES_FILE: parts.types.to_csv().encode(),
+        METRICS_FILE: to_json(parts.metrics).encode(),
+        LINEAGE_FILE: to_json(parts.lineage).encode(),
+        CARD_FILE: parts.card.encode(),
+    }
+    for name, text in classifier.models.texts.items():
+        table, arrays = text.vectorizer.to_tables()
+        files[f"{name}.json"] = json.dumps(table, ensure_ascii=False, sort_keys=True).encode()
+        files[f"{name}.safetensors"] = save({**arrays, "weights": text.weights, "bias": text.bias})
+    if classifier.models.image is not None and parts.encoder_graph is not None:
+        head = classifier.models.image
+        files[ENCODER_FILE] = parts.encoder_graph
+        files[f"{IMAGE}.safetensors"] = save({"weights": head.weights, "bias": head.bias})
+    return dict(sorted(files.items()))
+
+
+def _read_verified(path: Path, name: str, sha256: str) -> bytes:
+    if Path(name).name != name:
+        raise BundleError(f"{MANIFEST_FILE} names a file outside the bundle: {name}", where=path)
+    try:
+        content = (path / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{name} cannot be read: {error.strerror}", where=path) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BundleError(
+            f"{name} was altered: its sum differs", where=path, hint="Restore it or train again."
+        )
+    return content
+
+
+def _version(sums: Mapping[str, str]) -> str:
+    return sha256_json(dict(sums))[:12]
+
+
+def label_of(types: ProductTypes, code: str) -> ProductType:
+    return types.get(code) or ProductType(code, code)

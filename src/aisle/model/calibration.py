@@ -1,0 +1,54 @@
+"""Calibration: scores → probabilities that mean what they say.
+
+Temperature scaling (C. Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599): one number a
+model, fitted on held-out rows, which changes how sure the model is but not which type comes first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+Array = NDArray[np.float64]
+
+
+def log_softmax(scores: NDArray[np.floating]) -> Array:
+    """n x types: the logarithms of probabilities that sum to 1 in each row."""
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> float:
+    """The temperature in [0.001, 1000] with the lowest log-loss of softmax(scores / temperature)."""
+
+    def log_loss(log_temperature: float) -> float:
+        logs = log_softmax(scores / np.exp(log_temperature))
+        return float(-logs[np.arange(len(targets)), targets].mean())
+
+    bound = np.log(1000)
+    return float(np.exp(minimize_scalar(log_loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error over `bins` bins of equal mass: mean |accuracy - confidence|, in [0, 1]."""
+    order = np.argsort(confidence, kind="stable")
+    gaps = [
+        abs(right[part].mean() - confidence[part].mean()) * len(part)
+        for part in np.array_split(order, min(bins, len(order)))
+        if len(part)
+    ]
+    return float(sum(gaps) / len(order)) if len(order) else 0.0
+
+
+def accept_threshold(confidence: Array, right: NDArray[np.bool_], accuracy: float) -> float | None:
+    """The lowest confidence from which on at least `accuracy` of these held-out rows are right; None: no such.
+
+    Rows of equal confidence stand or fall together.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence = confidence[order]
+    accuracy_so_far = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    last_of_equals = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
+    good = np.flatnonzero((accuracy_so_far >= accuracy) & last_of_equals)
+    return float(sorted_confidence[good[-1]]) if len(good) else None

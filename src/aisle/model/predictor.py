@@ -1,0 +1,81 @@
+"""`Predictor.predict(products) -> outcomes`: a batch in, one outcome a product out, in order.
+
+It takes a bundle and nothing else, and knows nothing of HTTP, tables or clusters. A product gets the same
+probabilities, bit for bit, alone or in any batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from aisle.catalog import Candidate, Decision, Prediction, Product
+from aisle.errors import ImageError, InputError
+from aisle.inputs.text import clean
+from aisle.model.bundle import MODEL_FILE, Bundle, label_of
+from aisle.model.calibration import Array
+from aisle.model.classifier import Inputs
+from aisle.model.image import Features, ImageEncoder
+
+Outcome = Prediction | InputError
+"""What is said of a product; an InputError where there was nothing to look at."""
+
+
+class Predictor:
+    """A loaded bundle. `predict` may be called from several threads; images use `threads` cores (0: all)."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0, top_k: int = 5) -> None:
+        self.bundle = bundle
+        self.version = bundle.version
+        self.classifier = bundle.classifier()
+        self._types = [label_of(bundle.types(), code) for code in self.classifier.codes]
+        decision = bundle.json(MODEL_FILE)["decision"]
+        self.threshold: float | None = decision["thresholds"][decision["promise"]]
+        self._top_k = min(top_k, len(self._types))
+        graph = bundle.encoder_graph()
+        self._encoder = ImageEncoder(graph) if graph is not None else None
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
+
+    def predict(self, products: Sequence[Product]) -> list[Outcome]:
+        """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so."""
+        encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
+        titles = [clean(product.title) for product in products]
+        descriptions = [clean(product.description) for product in products]
+        images = list(encoded)
+        features = [None if isinstance(one, ImageError) else one for one in images]
+        inputs = Inputs(titles, descriptions, features)
+        probabilities = self.classifier.probabilities(inputs)
+        errors = [one if isinstance(one, ImageError) else None for one in images]
+        present = self.classifier.models.present(inputs) if len(products) else np.empty((0, 0), dtype=bool)
+        return [self._outcome(*row) for row in zip(probabilities, present, errors, strict=True)]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _encode(self, product: Product) -> Features | ImageError | None:
+        if product.image is None or self._encoder is None:
+            return None
+        try:
+            return self._encoder(product.image)
+        except ImageError as error:
+            return error
+
+    def _outcome(self, probabilities: Array, present: Array, image_error: ImageError | None) -> Outcome:
+        names = [name for name, here in zip(self.classifier.models.names(), present, strict=True) if here]
+        if not names:
+            return image_error or InputError(
+                "there is nothing to classify", hint="Give a title, a description or an image."
+            )
+        best = np.argsort(-probabilities, kind="stable")[: self._top_k]
+        candidates = tuple(Candidate(self._types[i], float(probabilities[i])) for i in best)
+        sure = self.threshold is not None and candidates[0].confidence >= self.threshold
+        return Prediction(
+            candidates=candidates,
+            decision=Decision.ACCEPT if sure else Decision.REVIEW,
+            inputs=tuple(names),
+            model_version=self.version,
+            image_error=image_error,
+        )

@@ -1,0 +1,121 @@
+"""How good predictions are: from probabilities and true types to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+
+from aisle.catalog import Product, ProductTypes
+from aisle.model.calibration import Array, accept_threshold, calibration_error
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A bundle measured on labelled products, with what a report shows of them.
+
+    `probabilities` is n x types in the order of `codes`; `targets` holds the column of each product's true
+    type, -1 for a type that the model does not know (`true_codes` has its code all the same).
+    """
+
+    figures: dict[str, Any]
+    model_version: str
+    probabilities: Array
+    targets: NDArray[np.intp]
+    true_codes: Sequence[str]
+    codes: tuple[str, ...]
+    types: ProductTypes
+    keys: Sequence[str]
+    products: Sequence[Product]
+
+
+PROMISES = (0.95, 0.97, 0.98, 0.99)
+SMALLEST = 1e-15
+"""Probabilities are cut here for the log-loss, as scikit-learn does for float64."""
+
+
+def measure(
+    probabilities: Array, targets: NDArray[np.intp], codes: Sequence[str], *, digits: int = 6
+) -> dict[str, Any]:
+    """All figures of the contract that follow from n x types `probabilities` and n `targets` (columns).
+
+    A target of -1 is a type that the model does not know: always wrong. Coverage at a promise is the largest
+    share of products, the surest first, of which at least that share is right: on these rows, so it is an upper
+    bound of what a threshold fixed in advance reaches.
+    """
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = guesses == targets
+    known = targets >= 0
+    at_target = np.where(known, probabilities[np.arange(len(targets)), targets], 0.0)
+    top_3 = (np.argsort(-probabilities, axis=1, kind="stable")[:, :3] == targets[:, None]).any(axis=1)
+    labels = np.unique(targets)
+    figures = {
+        "rows": len(targets),
+        "accuracy": right.mean(),
+        "weighted_f1": f1_score(targets, guesses, average="weighted", labels=labels, zero_division=0),
+        "macro_f1": f1_score(targets, guesses, average="macro", labels=labels, zero_division=0),
+        "top_3": top_3.mean(),
+        "log_loss": -np.log(np.maximum(at_target, SMALLEST)).mean(),
+        "calibration_error": calibration_error(confidence, right),
+    }
+    return {
+        **{name: round(float(value), digits) if name != "rows" else value for name, value in figures.items()},
+        "coverage": {
+            f"{promise:.2f}": round(_coverage(confidence, right, promise), digits) for promise in PROMISES
+        },
+        "per_type": _per_type(targets, guesses, labels, codes, digits),
+    }
+
+
+def confusion(probabilities: Array, targets: NDArray[np.intp], types: int) -> NDArray[np.intp]:
+    """types x types: rows are true types, columns predicted ones."""
+    counts: NDArray[np.intp] = confusion_matrix(
+        targets, probabilities.argmax(axis=1), labels=np.arange(types)
+    )
+    return counts
+
+
+def coverage_curve(probabilities: Array, targets: NDArray[np.intp]) -> tuple[Array, Array]:
+    """The share of products accepted, the surest first, and the share of those that is right."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    right = (probabilities.argmax(axis=1) == targets)[order]
+    counts = np.arange(1, len(right) + 1)
+    return counts / len(right), np.cumsum(right) / counts
+
+
+def reliability(
+    probabilities: Array, targets: NDArray[np.intp], bins: int = 15
+) -> list[tuple[float, float, int]]:
+    """Bins of equal mass: mean confidence, share right, rows."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
+    return [(float(confidence[one].mean()), float(right[one].mean()), len(one)) for one in parts]
+
+
+def _coverage(confidence: Array, right: NDArray[np.bool_], promise: float) -> float:
+    threshold = accept_threshold(confidence, right, promise)
+    return 0.0 if threshold is None else float((confidence >= threshold).mean())
+
+
+def _per_type(
+    targets: NDArray[np.intp],
+    guesses: NDArray[np.intp],
+    labels: NDArray[np.intp],
+    codes: Sequence[str],
+    digits: int,
+) -> dict[str, dict[str, float]]:
+    columns = precision_recall_fscore_support(targets, guesses, labels=labels, zero_division=0)
+    return {
+        codes[label] if label >= 0 else "unknown": {
+            "precision": round(float(precision), digits),
+            "recall": round(float(recall), digits),
+            "f1": round(float(f1), digits),
+            "rows": int(rows),
+        }
+        for label, precision, recall, f1, rows in zip(labels, *columns, strict=True)
+    }

@@ -1,0 +1,94 @@
+"""Image features, computed once and kept: by the hash of the image's content and of the encoder's graph.
+
+The cache is a folder of shards, `<encoder>/<name>.safetensors`, each whole or absent, with the hashes and the
+features of a few hundred images. A run that is killed loses at most the shard it was filling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from aisle.data.images import Images, map_bounded
+from aisle.files import sha256_bytes, write_bytes
+from aisle.logs import get_logger
+from aisle.model.image import Features
+from aisle.progress import Progress
+
+SHARD_IMAGES = 256
+
+
+class FeatureCache:
+    """The features known for one encoder, on disk under `folder`."""
+
+    def __init__(self, folder: Path, encoder_graph: bytes) -> None:
+        self._folder = folder / sha256_bytes(encoder_graph)[:16]
+
+    def load(self, wanted: Iterable[str]) -> dict[str, Features]:
+        """The cached features of the images with these content hashes; a damaged shard counts as absent."""
+        missing = set(wanted)
+        found: dict[str, Features] = {}
+        for path in sorted(self._folder.glob("*.safetensors")):
+            shard = _read_shard(path)
+            found.update({sha256: features for sha256, features in shard if sha256 in missing})
+        return found
+
+    def save(self, features: Mapping[str, Features]) -> None:
+        hashes = np.frombuffer(bytes.fromhex("".join(features)), np.uint8).reshape(-1, 32)
+        content = save({"sha256": hashes, "features": np.stack(list(features.values()))})
+        write_bytes(self._folder / f"{sha256_bytes(hashes.tobytes())[:16]}.safetensors", content)
+
+
+def compute_features(
+    images: Images,
+    encoder: Callable[[bytes], Features],
+    wanted: Mapping[str, str],
+    cache: FeatureCache,
+    *,
+    threads: int,
+) -> dict[str, Features]:
+    """The features of each image in `wanted` (content hash → image name), from the cache or computed now.
+
+    Raises ImageError when an image changed or vanished since the catalogue was validated.
+    """
+    found = cache.load(wanted)
+    todo = {sha256: stem for sha256, stem in wanted.items() if sha256 not in found}
+    if not todo:
+        return found
+    get_logger(__name__).info("encoding images", cached=len(found), to_encode=len(todo))
+    shard: dict[str, Features] = {}
+    encode = partial(_encode_one, images, encoder)
+    with Progress("encoding images", total=len(wanted), done=len(found), unit="images") as progress:
+        for sha256, features in zip(todo, map_bounded(encode, todo.values(), threads=threads), strict=True):
+            shard[sha256] = features
+            progress.add()
+            if len(shard) == SHARD_IMAGES:
+                cache.save(shard)
+                found |= shard
+                shard = {}
+    if shard:
+        cache.save(shard)
+    return found | shard
+
+
+def _encode_one(images: Images, encoder: Callable[[bytes], Features], stem: str) -> Features:
+    return encoder(images.read(stem))
+
+
+def _read_shard(path: Path) -> Iterator[tuple[str, Features]]:
+    try:
+        content: dict[str, NDArray[np.float32]] = load_file(path)
+        hashes, features = content["sha256"], content["features"]
+    except (SafetensorError, OSError, KeyError) as error:
+        get_logger(__name__).warning(
+            "damaged shard of image features ignored", path=str(path), reason=str(error)
+        )
+        return
+    for row, sha256 in enumerate(hashes):
+        yield sha256.tobytes().hex(), features[row]

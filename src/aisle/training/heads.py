@@ -1,0 +1,77 @@
+"""Fitting the models of one recipe on rows with labels and weights."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+
+from aisle.model.image import Features
+from aisle.model.text import Scores
+from aisle.training.recipes import ImageTraining, TextTraining
+
+Targets = NDArray[np.intp]
+Weights = NDArray[np.float64]
+
+
+def fit_text_head(
+    rows: sp.csr_matrix,
+    targets: Targets,
+    weights: Weights,
+    types: int,
+    how: TextTraining,
+    seed: int,
+    *,
+    threads: int,
+) -> dict[str, Scores]:
+    """`weights` (n-grams x types) and `bias` (types) for n rows of TF-IDF and n `targets` (columns).
+
+    A type without a row gets a bias below all others.
+    """
+    coefficients = np.zeros((rows.shape[1], types), dtype=np.float32)
+    bias = np.zeros(types, dtype=np.float32)
+    for run in range(how.runs):
+        model = SGDClassifier(
+            loss="log_loss",
+            alpha=how.alpha,
+            max_iter=how.epochs,
+            tol=None,
+            average=True,
+            random_state=seed + run,
+            n_jobs=threads,
+        )
+        model.fit(rows, targets, sample_weight=weights**how.weight_power)
+        known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
+        coefficients[:, known] += coef.T.astype(np.float32)
+        bias[known] += intercept.astype(np.float32)
+    bias[np.setdiff1d(np.arange(types), targets)] = bias.min() - 10.0
+    return {"weights": coefficients, "bias": bias}
+
+
+def fit_image_head(
+    features: Features, targets: Targets, weights: Weights, types: int, how: ImageTraining
+) -> dict[str, Scores]:
+    """`weights` (features x types) and `bias` (types) for n rows of features and n `targets` (columns)."""
+    model = LogisticRegression(C=how.c, max_iter=how.max_iterations, tol=how.tolerance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the recipe
+        model.fit(features, targets, sample_weight=weights**how.weight_power)
+    known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
+    matrix = np.zeros((features.shape[1], types), dtype=np.float32)
+    bias = np.full(types, intercept.min() - 10.0, dtype=np.float32)
+    matrix[:, known] = coef.T
+    bias[known] = intercept
+    return {"weights": matrix, "bias": bias}
+
+
+def _one_row_a_type(
+    classes: Targets, coef: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> tuple[Targets, NDArray[np.float64], NDArray[np.float64]]:
+    """Of two types scikit-learn keeps one row, the second's; the first's is its opposite."""
+    if len(classes) == 2:
+        return classes, np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    return classes, coef, intercept

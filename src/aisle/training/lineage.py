@@ -1,0 +1,37 @@
+"""Where a bundle comes from: the revision of the code and the versions of what computed it."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import aisle
+
+COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow", "simplejpeg", "ftfy")
+
+
+def code_revision() -> str:
+    """The commit of the checkout that runs, with `+changes` if it was altered; else the package's version."""
+    here = Path(aisle.__file__).parent
+    try:
+        revision = _git(here, "rev-parse", "HEAD")
+        altered = _git(here, "status", "--porcelain", "--", str(here))
+    except (OSError, subprocess.SubprocessError):
+        return f"aisle {aisle.__version__}"
+    return f"{revision}+changes" if altered else revision
+
+
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in COMPUTING_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()  # noqa: S603
