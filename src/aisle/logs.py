@@ -49,7 +49,7 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         if self.stream is None:
             return
         try:
-            current = os.stat(self.baseFilename)
+            current = Path(self.baseFilename).stat()
         except FileNotFoundError:
             current = None
         opened = os.fstat(self.stream.fileno())

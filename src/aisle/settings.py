@@ -15,9 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aisle.errors import UsageError
 
-HUGGINGFACE_URL = (
-    "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main/"
-)
+HUGGINGFACE_URL = "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main/"
 
 
 class Settings(BaseSettings):
@@ -54,7 +52,7 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process. Raises UsageError that names the variable and what it accepts."""
     try:
-        return Settings()
+        return Settings()  # type: ignore[call-arg]  # mypy misses defaults that are given to Field first
     except ValidationError as error:
         first = error.errors()[0]
         variable = "_".join(str(part) for part in first["loc"]).upper()

@@ -1,4 +1,4 @@
-"""What the generated catalogue promises: the challenge's layout and dirt, the same bytes for the same seed."""
+"""What the generated catalogue promises: the challenge's layout and dirt, the same bytes for a seed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.data import sample
 from aisle.data.raw import (
     IMAGES_ZIP,
     LABELS_FILE,
@@ -88,11 +89,11 @@ def test_another_seed_gives_another_catalogue(tiny: Catalogue, tmp_path: Path) -
     assert not set(other.images()) & set(tiny.images())
 
 
-def test_products_stay_the_same_when_the_catalogue_grows(tiny: Catalogue, tmp_path: Path) -> None:
-    grown = generate(tmp_path, rows=80)
-    assert grown.rows(TRAIN_FILE)[:54] == tiny.rows(TRAIN_FILE)
-    assert grown.codes()[:54] == tiny.codes()
-    assert grown.images()[:54] == tiny.images()
+def test_products_stay_the_same_when_the_catalogue_grows(tmp_path: Path) -> None:
+    small, grown = generate(tmp_path / "small", rows=80), generate(tmp_path / "grown", rows=120)
+    assert grown.rows(TRAIN_FILE)[:80] == small.rows(TRAIN_FILE)
+    assert grown.codes()[:80] == small.codes()
+    assert grown.images()[:80] == small.images()
 
 
 def test_the_folder_has_the_challenges_files_and_headers(tiny: Catalogue) -> None:
@@ -129,7 +130,9 @@ def test_the_table_of_types_has_the_27_in_the_order_of_their_codes(tiny: Catalog
 
 
 def test_words_are_there_for_exactly_the_types_of_the_table() -> None:
-    assert set(tomllib.loads(WORDS_PATH.read_text())["types"]) == set(ProductTypes.from_csv(TYPES_PATH))
+    assert set(tomllib.loads(WORDS_PATH.read_text(encoding="utf-8"))["types"]) == set(
+        ProductTypes.from_csv(TYPES_PATH)
+    )
 
 
 def test_the_smallest_catalogue_has_every_type_twice(tiny: Catalogue) -> None:
@@ -236,6 +239,20 @@ def test_an_interrupted_write_leaves_no_half_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_sample(tmp_path / "new", rows=54)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_interrupted_table_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = sample._description
+
+    def interrupted_at_row_30(row: sample._Row) -> str:
+        if row.key == 30:
+            raise KeyboardInterrupt
+        return describe(row)
+
+    monkeypatch.setattr(sample, "_description", interrupted_at_row_30)
+    with pytest.raises(KeyboardInterrupt):
+        write_sample(tmp_path, rows=54)
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {TRAIN_FILE, LABELS_FILE}
 
 
 def test_an_interrupted_write_leaves_the_earlier_catalogue_whole(

@@ -58,11 +58,7 @@ def product_rows(
         return table[name].fill_null("").to_list() if wanted else blank
 
     titles, descriptions = column("title", "title"), column("description", "description")
-    if (
-        images is None
-        or "image" not in fields
-        or any(name not in table.columns for name in NEEDED_FOR_IMAGES)
-    ):
+    if images is None or "image" not in fields or any(name not in table.columns for name in NEEDED_FOR_IMAGES):
         for title, description in zip(titles, descriptions, strict=True):
             yield ProductRow(Product(title, description))
         return

@@ -235,9 +235,7 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
 
-def _persist(
-    attempt: Callable[[], T], name: str, patience: Patience, *, arrived: Callable[[], int] = lambda: 0
-) -> T:
+def _persist(attempt: Callable[[], T], name: str, patience: Patience, *, arrived: Callable[[], int] = lambda: 0) -> T:
     """`attempt` until it succeeds. Failures count up to `patience.attempts` unless new bytes arrived."""
     failures, most = 0, arrived()
     while True:

@@ -59,9 +59,7 @@ class ImageFolder:
                 raise _too_large(stem)
             return path.read_bytes()
         except OSError as error:
-            raise ImageError(
-                f"the image cannot be read: {error.strerror}", reason="unreadable", where=path
-            ) from None
+            raise ImageError(f"the image cannot be read: {error.strerror}", reason="unreadable", where=path) from None
 
 
 class ImageZip:

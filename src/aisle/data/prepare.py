@@ -63,9 +63,7 @@ class Prepared:
         try:
             return cls(**{**read_json(folder / STATE_FILE)["result"], "folder": folder})
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                "is not a prepared folder", where=folder, hint="Run `aisle prepare` first."
-            ) from None
+            raise InputError("is not a prepared folder", where=folder, hint="Run `aisle prepare` first.") from None
 
 
 def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = PrepareOptions()) -> Prepared:
@@ -130,9 +128,7 @@ def _read_validated(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = read_json(folder / validate.STATE_FILE)
     except (OSError, ValueError):
-        raise InputError(
-            "is not a validated folder", where=folder, hint="Run `aisle validate` first."
-        ) from None
+        raise InputError("is not a validated folder", where=folder, hint="Run `aisle validate` first.") from None
     return state
 
 

@@ -50,6 +50,12 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 )
 
 
+def challenge_names(columns: Sequence[str]) -> dict[str, str]:
+    """Our column names → those of the challenge's files."""
+    names = {"key": "", "title": "designation", "product_id": "productid", "image_id": "imageid"}
+    return {name: names.get(name, name) for name in columns}
+
+
 def image_stem(product_id: str, image_id: str) -> str:
     """The image file's name without its ending, as the catalogue's layout has it."""
     return f"image_{image_id}_product_{product_id}"
@@ -66,9 +72,7 @@ def read_products(
     table = table.rename({name: COLUMNS[name] for name in table.columns if name in COLUMNS}, strict=True)
     missing = [name for name in required if name not in table.columns]
     if missing:
-        wanted = [
-            " or ".join(repr(raw) for raw, name in COLUMNS.items() if name == column) for column in missing
-        ]
+        wanted = [" or ".join(repr(raw) for raw, name in COLUMNS.items() if name == column) for column in missing]
         raise CatalogError(
             f"has no column {', '.join(wanted)}",
             where=path,

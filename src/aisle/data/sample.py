@@ -115,9 +115,7 @@ class _Shape:
     def parse(cls, text: str) -> _Shape:
         kind, x, y, width, height, colour = text.split()
         form, _, repeat = kind.rstrip("?").partition("*")
-        return cls(
-            form, int(repeat or 1), kind.endswith("?"), (int(x), int(y), int(width), int(height)), colour
-        )
+        return cls(form, int(repeat or 1), kind.endswith("?"), (int(x), int(y), int(width), int(height)), colour)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,9 +162,7 @@ def _kind(code: str, table: Mapping[str, Any]) -> _Kind:
         sentences=family["sentences"] + table["common"]["sentences"],
         lists=lists,
         colours=_entries(own["colours"]),
-        layouts=[
-            [_Shape.parse(text) for text in table["layouts"][name]] for name in _entries(own["layouts"])
-        ],
+        layouts=[[_Shape.parse(text) for text in table["layouts"][name]] for name in _entries(own["layouts"])],
     )
 
 
@@ -194,9 +190,9 @@ class _Row:
     def ids(self) -> tuple[int, int]:
         """productid and imageid: they rise with gaps, so that no two products share one."""
         draw = _Draw(self.seed, self.number, "ids")
-        return 10_000_000 + 137 * self.number + draw.between(0, 136), (
-            900_000_000 + 997 * self.number + draw.between(0, 996)
-        )
+        product_id = 10_000_000 + 137 * self.number + draw.between(0, 136)
+        image_id = 900_000_000 + 997 * self.number + draw.between(0, 996)
+        return product_id, image_id
 
 
 def _plan(seed: int, count: int, *, first_number: int, first_key: int) -> list[_Row]:
@@ -231,8 +227,7 @@ def _damages(seed: int, count: int, first_number: int) -> dict[int, str]:
     """Three broken images by row 1,000, and one in every 500 rows from there on."""
     steps = [FIRST_BROKEN_ROW, 460, 720, *range(1000, count + 500, 500)]
     broken = [
-        _Draw(seed, first_number + low, "damage").between(low, high - 1)
-        for low, high in itertools.pairwise(steps)
+        _Draw(seed, first_number + low, "damage").between(low, high - 1) for low, high in itertools.pairwise(steps)
     ]
     return dict(zip(broken, itertools.cycle(["truncated", "empty", "missing"]), strict=False))
 
@@ -409,9 +404,7 @@ def _background(palette: Mapping[str, Colour], draw: _Draw) -> Image.Image:
     image = Image.new("RGB", (IMAGE_SIDE, IMAGE_SIDE), wall)
     if scene == "home":
         floor = palette[draw.pick(["marron", "beige", "gris", "vert"])]
-        image.paste(
-            _shaded(floor, draw.between(60, 115)), (0, draw.between(250, 420), IMAGE_SIDE, IMAGE_SIDE)
-        )
+        image.paste(_shaded(floor, draw.between(60, 115)), (0, draw.between(250, 420), IMAGE_SIDE, IMAGE_SIDE))
     return image
 
 

@@ -1,13 +1,9 @@
 """Bring a catalogue from where it is into a folder: `import_catalogue`.
 
-    sample          made here, the same on every machine for the same rows and seed
-    huggingface     the challenge's files at `DATA_SOURCE_URL`, with the names of Rakuten's types
-    s3://…          a bucket or a prefix in one, with keys as for any AWS client
-    FOLDER          a folder that already holds a catalogue
-
 Each file is whole or absent. `import.json` in the folder lists what the import put there: only that is ever
-replaced or removed, and a second run does nothing as long as it all still holds. The labels come last, and those
-of another source go before its first file is replaced: what is half imported lacks them and is no catalogue yet.
+replaced or removed, and a second run does nothing as long as it all still holds. The labels come last, and
+those of another source go before its table of products is replaced: what is half imported lacks them, so it
+is no catalogue yet and nothing trains on it.
 """
 
 from __future__ import annotations
@@ -15,38 +11,31 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
-from aisle.catalog import TYPES_FILE
 from aisle.data import raw
 from aisle.data.archive import check_archive
-from aisle.data.download import Patience, download, probe, shown
-from aisle.data.images import SUFFIXES, map_bounded
-from aisle.errors import AisleError, InputError, ServiceMissing, UsageError
-from aisle.files import atomic_path, read_json, sha256_file, write_json
+from aisle.data.download import Patience
+from aisle.data.images import map_bounded
+from aisle.data.origins import Brought, Source, Way, catalogue_files, is_catalogue_file, open_source
+from aisle.errors import AisleError, InputError, UsageError
+from aisle.files import sha256_file, write_json
 from aisle.logs import get_logger
-from aisle.progress import Progress
+from aisle.progress import track
 from aisle.settings import Settings
 
 MANIFEST_FILE = "import.json"
-SOURCES = "sample, huggingface, s3://BUCKET/PREFIX or a folder"
-KNOWN_FILES = (*raw.REQUIRED_FILES, *raw.OPTIONAL_FILES, raw.IMAGES_ZIP)
-PACKAGED_TYPES = Path(__file__).with_name("rakuten_types.csv")
 IMAGES_AT_ONCE = 8
 SAVE_EVERY_SECONDS = 10.0
 
-State = Literal["downloaded", "copied", "generated", "already there"]
-Admit = Callable[[Path], None]
+State = Way | Literal["already there"]
 _log = get_logger(__name__)
 
 
@@ -104,230 +93,21 @@ def import_catalogue(
     imported into), InputError (no catalogue at the source), ArchiveError (`images.zip` is broken or would do
     harm; it is not taken over), ServiceMissing, and AisleError when the disk is full or cannot be written.
     """
-    with contextlib.ExitStack() as closing:
-        opened = _open(source, to, settings, rows, seed, patience or Patience(), closing)
-        if isinstance(opened, _Folder) and opened.folder.resolve() == to.resolve():
-            return _as_it_is(source, to)
-        if to.exists() and not to.is_dir():
-            raise UsageError("is a file, not a folder", where=to)
-        try:
-            to.mkdir(parents=True, exist_ok=True)
-            closing.enter_context(_alone_in(to))
-            files = _Import(to, opened, refresh=refresh).run()
-        except OSError as error:
-            raise AisleError(
-                f"cannot be read or written: {error.strerror or error}",
-                where=error.filename or to,
-                hint="Make room or change its rights, then run the same command again.",
-            ) from None
-    return ImportResult(source, to, files)
-
-
-# --- the four sources
-
-
-@dataclass(frozen=True, slots=True)
-class _Brought:
-    state: State
-    sha256: str
-    version: str
-
-
-class _Source(Protocol):
-    origin: dict[str, str | int]  # when this is equal, it is the same source
-    is_costly: bool  # to look at it takes a server or much work
-
-    def offers(self) -> dict[str, str]:
-        """The catalogue's files there: name → version, which is empty if nothing tells."""
-        ...
-
-    def bring(self, name: str, target: Path, admit: Admit) -> _Brought | None:
-        """Fetch one whole file; `admit` sees it before it is at `target`. None: it is not there after all."""
-        ...
-
-
-class _Folder:
-    is_costly = False
-    state: State = "copied"
-
-    def __init__(self, folder: Path) -> None:
-        raw.check_raw_folder(folder)
-        self.folder = folder
-        self.origin: dict[str, str | int] = {"source": str(folder.resolve())}
-
-    def offers(self) -> dict[str, str]:
-        return {name: _version_of(self.folder / name) for name in _catalogue_files(self.folder)}
-
-    def bring(self, name: str, target: Path, admit: Admit) -> _Brought:
-        return _copy(self.folder / name, target, admit, self.state)
-
-
-class _Sample(_Folder):
-    is_costly = True
-    state = "generated"
-
-    def __init__(self, scratch: Path, rows: int, seed: int) -> None:
-        self.folder, self._rows, self._seed = scratch, rows, seed
-        self.origin = {"source": "sample", "rows": rows, "seed": seed}
-
-    def offers(self) -> dict[str, str]:
-        from aisle.data.sample import write_sample  # noqa: PLC0415  it draws images, which the others do not
-
-        shutil.rmtree(self.folder, ignore_errors=True)
-        write_sample(self.folder, rows=self._rows, seed=self._seed)
-        return super().offers()
-
-
-class _HuggingFace:
-    is_costly = True
-
-    def __init__(self, settings: Settings, patience: Patience, client: httpx.Client) -> None:
-        self._base = settings.data_source_url.rstrip("/") + "/"
-        self._patience, self._client = patience, client
-        self.origin: dict[str, str | int] = {"source": "huggingface", "address": _shown_setting(self._base)}
-
-    def offers(self) -> dict[str, str]:
-        found = {}
-        for name in KNOWN_FILES:
-            remote = probe(self._base + name, client=self._client, patience=self._patience)
-            if remote is not None:
-                found[name] = remote.version
-            elif name in raw.REQUIRED_FILES:
-                raise _no_catalogue(name, shown(self._base + name), "Is DATA_SOURCE_URL right?")
-            elif name == TYPES_FILE:
-                found[name] = _version_of(PACKAGED_TYPES)
-            else:
-                _log.info("the source has no such file, which is fine", file=name)
-        return found
-
-    def bring(self, name: str, target: Path, admit: Admit) -> _Brought | None:
-        found = download(
-            lambda: self._base + name,
-            target,
-            client=self._client,
-            patience=self._patience,
-            required=name in raw.REQUIRED_FILES,
-            admit=admit,
-        )
-        if found is not None:
-            return _Brought("downloaded", found.sha256, found.version)
-        return _copy(PACKAGED_TYPES, target, admit, "copied") if name == TYPES_FILE else None
-
-
-class _S3:
-    is_costly = True
-
-    def __init__(self, address: str, settings: Settings, patience: Patience, client: httpx.Client) -> None:
-        self._bucket, _, prefix = address.removeprefix("s3://").partition("/")
-        if not self._bucket:
-            raise UsageError("s3:// needs the name of a bucket", hint="For example s3://shop/catalogue.")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._address = f"s3://{self._bucket}/{self._prefix}"
-        self._endpoint = settings.s3_endpoint_url
-        self._patience, self._client = patience, client
-        self.origin: dict[str, str | int] = {
-            "source": self._address,
-            "endpoint": _shown_setting(self._endpoint),
-        }
-
-    def offers(self) -> dict[str, str]:
-        with self._explained():
-            self._s3 = self._connect()
-            try:
-                pages = self._s3.get_paginator("list_objects_v2")
-                pages = pages.paginate(Bucket=self._bucket, Prefix=self._prefix)
-                objects = [one for page in pages for one in page.get("Contents", ())]
-            finally:
-                self._s3.close()
-        named = {one["Key"].removeprefix(self._prefix): one.get("ETag", "") for one in objects}
-        found = {name: etag for name, etag in named.items() if self._is_wanted(name)}
-        for name in raw.REQUIRED_FILES:
-            if name not in found:
-                raise _no_catalogue(name, self._address, "Is the prefix right?")
-        return found
-
-    def bring(self, name: str, target: Path, admit: Admit) -> _Brought | None:
-        found = download(
-            lambda: self._signed(name),
-            target,
-            client=self._client,
-            patience=self._patience,
-            etag_is_md5=True,
-            admit=admit,
-            quiet="/" in name,
-        )
-        return found and _Brought("downloaded", found.sha256, found.version)
-
-    def _is_wanted(self, name: str) -> bool:
-        if name.startswith(tuple(f"{folder}/" for folder in raw.IMAGE_FOLDERS)) and not _is_inside(name):
-            raise InputError(f"the object {name!r} leads outside the folder", where=self._address)
-        return _is_catalogue_file(name)
-
-    def _connect(self) -> Any:
-        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  only this source needs it
-        from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415
-
-        config = Config(
-            signature_version="s3v4",
-            connect_timeout=self._patience.connect_timeout,
-            read_timeout=self._patience.read_timeout,
-            # A server of one's own seldom has a host name for each bucket.
-            s3={"addressing_style": "path" if self._endpoint else "auto"},
-        )
-        return boto3.client("s3", endpoint_url=self._endpoint or None, config=config)
-
-    def _signed(self, name: str) -> str:
-        with self._explained():
-            wanted = {"Bucket": self._bucket, "Key": self._prefix + name}
-            return str(self._s3.generate_presigned_url("get_object", Params=wanted, ExpiresIn=3600))
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what boto3 raises into ServiceMissing. Its texts may quote addresses and keys: none is shown."""
-        from botocore import exceptions as boto  # type: ignore[import-untyped]  # noqa: PLC0415
-
-        try:
-            yield
-        except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound):
-            what, hint = (
-                "there are no keys for it",
-                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            )
-        except boto.ClientError as error:
-            what = f"the server says {error.response.get('Error', {}).get('Code', 'no')}"
-            hint = "Are the bucket's name and AWS_DEFAULT_REGION right, and may your keys list and read it?"
-        except (boto.BotoCoreError, ValueError) as error:
-            what = f"the server cannot be used ({type(error).__name__})"
-            hint = "Is S3_ENDPOINT_URL right, and can the server be reached?"
-        else:
-            return
-        raise ServiceMissing(what, where=self._address, hint=hint)
-
-
-def _open(
-    source: str,
-    to: Path,
-    settings: Settings,
-    rows: int,
-    seed: int,
-    patience: Patience,
-    closing: contextlib.ExitStack,
-) -> _Source:
-    if source == "sample":
-        scratch = to / ".sample"
-        closing.callback(shutil.rmtree, scratch, ignore_errors=True)
-        return _Sample(scratch, rows, seed)
-    if source == "huggingface":
-        return _HuggingFace(settings, patience, closing.enter_context(patience.client()))
-    if source.startswith("s3://"):
-        return _S3(source, settings, patience, closing.enter_context(patience.client()))
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source)
-    if scheme or not source:
-        raise UsageError(f"{scheme[0] if scheme else 'nothing'} is no source", hint=f"Give {SOURCES}.")
-    return _Folder(Path(source).expanduser())
-
-
-# --- the folder
+    opened = open_source(source, to, settings=settings, rows=rows, seed=seed, patience=patience or Patience())
+    if opened.origin["source"] == str(to.resolve()):
+        return ImportResult(source, to, _as_it_is(to))
+    if to.exists() and not to.is_dir():
+        raise UsageError("is a file, not a folder", where=to)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with _alone_in(to), contextlib.closing(opened):
+            return ImportResult(source, to, _Import(to, opened).run(refresh=refresh))
+    except OSError as error:
+        raise AisleError(
+            f"cannot be read or written: {error.strerror or error}",
+            where=error.filename or to,
+            hint="Make room or change its rights, then run the same command again.",
+        ) from None
 
 
 class _Record(BaseModel, frozen=True):
@@ -348,23 +128,158 @@ class _Manifest(BaseModel):
 
 
 class _Import:
-    def __init__(self, to: Path, source: _Source, *, refresh: bool) -> None:
-        self._to, self._source, self._refresh = to, source, refresh
+    """One import into one folder, which no other process imports into meanwhile."""
+
+    def __init__(self, to: Path, source: Source) -> None:
+        self._to, self._source = to, source
         self._states: dict[str, State] = {}
         self._saved = 0.0
 
-    def run(self) -> tuple[ImportedFile, ...]:
+    def run(self, *, refresh: bool) -> tuple[ImportedFile, ...]:
         before = _read_manifest(self._to)
         is_same = before is not None and before.origin == self._source.origin
-        if before and is_same and self._source.is_costly and not self._refresh and self._all_holds(before):
+        if before and before.complete and is_same and self._source.is_costly and not refresh:
             self._manifest = before
-            return self._result()
-        foreign = self._foreign_files(before)
+            if all(self._holds(name) for name in before.files):
+                return self._result()
+        foreign = [name for name in catalogue_files(self._to) if not before or name not in before.files]
+        if before is None:
+            _refuse_to_replace(foreign, self._to)
         offers = self._source.offers()
-        self._refuse_to_replace([name for name in foreign if name in offers])
-        self._claim(before, offers, is_same=is_same)
-        for name in self._bring_tables_and_archives(offers):
-            _log.info("imported", file=name, state=self._states.get(name, "already there"))
+        _refuse_to_replace([name for name in foreign if name in offers], self._to)
+        self._claim(before.files if before else {}, offers, is_same=is_same)
+        self._bring_all(offers)
         self._manifest.complete = True
         self._save()
         return self._result()
+
+    def _claim(self, old: dict[str, _Record | None], offers: dict[str, str], *, is_same: bool) -> None:
+        """Note what is on its way before the first byte comes: what is found half done later is then ours."""
+        if not is_same:  # the versions of one source say nothing about another
+            old = {name: record and record.model_copy(update={"etag": ""}) for name, record in old.items()}
+        files = {**dict.fromkeys(offers), **old}
+        self._manifest = _Manifest(origin=self._source.origin, complete=False, files=files)
+        self._save()
+
+    def _bring_all(self, offers: dict[str, str]) -> None:
+        wanted = [name for name in sorted(offers, key=_turn) if not self._is_current(name, offers[name])]
+        tables = [name for name in wanted if "/" not in name and name != raw.LABELS_FILE]
+        images = [name for name in wanted if "/" in name]
+        for name in tables:
+            self._note(name, self._bring(name))
+        found = map_bounded(self._bring, images, threads=IMAGES_AT_ONCE)
+        for name, brought in track(zip(images, found, strict=True), "images", total=len(images), unit="images"):
+            self._note(name, brought)
+        for name in [name for name in self._manifest.files if name not in offers]:
+            self._remove(name)
+        if raw.LABELS_FILE in wanted:
+            self._note(raw.LABELS_FILE, self._bring(raw.LABELS_FILE))
+
+    def _is_current(self, name: str, version: str) -> bool:
+        record = self._manifest.files[name]
+        return record is not None and bool(version) and record.etag == version and self._holds(name)
+
+    def _holds(self, name: str) -> bool:
+        """Whether the file is as the import left it; a new date alone, from a checkout, does not matter."""
+        record, path = self._manifest.files[name], self._to / name
+        if record is None or not path.is_file() or path.stat().st_size != record.bytes:
+            return False
+        return path.stat().st_mtime_ns == record.mtime_ns or sha256_file(path) == record.sha256
+
+    def _bring(self, name: str) -> Brought | None:
+        return self._source.bring(name, self._to / name, partial(self._admit, name))
+
+    def _admit(self, name: str, part: Path) -> None:
+        if name == raw.IMAGES_ZIP:
+            check_archive(part, shown_as=self._to / name)
+        labels = self._manifest.files.get(raw.LABELS_FILE)
+        if name == raw.TRAIN_FILE and (labels is None or not labels.etag):
+            self._put_away(raw.LABELS_FILE)
+        self._keep_if_changed(name)
+
+    def _note(self, name: str, brought: Brought | None) -> None:
+        if brought is None:
+            self._remove(name)
+            return
+        stat = (self._to / name).stat()
+        self._manifest.files[name] = _Record(
+            bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=brought.sha256, etag=brought.version
+        )
+        self._states[name] = brought.state
+        if "/" not in name:
+            _log.info("file imported", file=name, state=brought.state, bytes=stat.st_size)
+        if "/" not in name or time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+            self._save()
+
+    def _remove(self, name: str) -> None:
+        self._put_away(name)
+        del self._manifest.files[name]
+        with contextlib.suppress(OSError):  # the last image takes its folder with it
+            (self._to / name).parent.rmdir()
+
+    def _put_away(self, name: str) -> None:
+        self._keep_if_changed(name)
+        (self._to / name).unlink(missing_ok=True)
+
+    def _keep_if_changed(self, name: str) -> None:
+        path = self._to / name
+        is_table = name.endswith(".csv") and path.is_file()
+        if is_table and self._manifest.files[name] is not None and not self._holds(name):
+            path.replace(path.with_name(f"{name}.bak"))
+            _log.warning("changed since its import: kept under another name", file=name, kept=f"{name}.bak")
+
+    def _save(self) -> None:
+        write_json(self._to / MANIFEST_FILE, self._manifest.model_dump())
+        self._saved = time.monotonic()
+
+    def _result(self) -> tuple[ImportedFile, ...]:
+        return tuple(
+            ImportedFile(name, record.bytes, record.sha256, self._states.get(name, "already there"))
+            for name, record in sorted(self._manifest.files.items())
+            if record is not None
+        )
+
+
+def _turn(name: str) -> tuple[bool, bool, str]:
+    """The table of products first (with it, what was there before ends), the large files last."""
+    return name != raw.TRAIN_FILE, name == raw.IMAGES_ZIP, name
+
+
+def _read_manifest(folder: Path) -> _Manifest | None:
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        return None
+    with contextlib.suppress(ValidationError):
+        manifest = _Manifest.model_validate_json(path.read_bytes())
+        if all(is_catalogue_file(name) for name in manifest.files):
+            return manifest
+    raise InputError("is not what an import wrote", where=path, hint="Choose another --to.")
+
+
+def _refuse_to_replace(names: list[str], folder: Path) -> None:
+    if names:
+        raise UsageError(
+            f"holds {min(names)}, which no import put there",
+            where=folder,
+            hint="Choose another --to, or move what is there away.",
+        )
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError("another import into this folder is running", where=folder) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _as_it_is(folder: Path) -> tuple[ImportedFile, ...]:
+    return tuple(
+        ImportedFile(name, (folder / name).stat().st_size, sha256_file(folder / name), "already there")
+        for name in sorted(catalogue_files(folder))
+    )

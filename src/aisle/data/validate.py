@@ -102,9 +102,7 @@ def validate(
         images_at = str(raw_folder.resolve()) if images is not None else None
         write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
     if problem is not None:
-        raise CatalogError(
-            problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}."
-        )
+        raise CatalogError(problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}.")
     get_logger(__name__).info("catalogue validated", **result.as_dict())
     return result
 
@@ -169,14 +167,10 @@ def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
 def image_facts(table: pl.DataFrame, images: Images | None, *, threads: int) -> pl.DataFrame:
     """The facts of each row's image, in the order of `table`; every column is null without images."""
     if images is None:
-        return pl.DataFrame(
-            {name: pl.Series([None] * len(table), dtype=kind) for name, kind in IMAGE_SCHEMA.items()}
-        )
+        return pl.DataFrame({name: pl.Series([None] * len(table), dtype=kind) for name, kind in IMAGE_SCHEMA.items()})
     stems = map(raw.image_stem, *(table[name].fill_null("").to_list() for name in ("product_id", "image_id")))
     look = partial(_look_at, images)
-    rows = track(
-        map_bounded(look, stems, threads=threads), "checking images", total=len(table), unit="images"
-    )
+    rows = track(map_bounded(look, stems, threads=threads), "checking images", total=len(table), unit="images")
     return pl.DataFrame(list(rows), schema=IMAGE_SCHEMA, orient="row")
 
 
@@ -184,9 +178,7 @@ def broken_rules(types: ProductTypes, *, with_images: bool) -> pl.Expr:
     """An expression: the reasons for which a row is bad, joined by `; `, empty for a good row."""
     rules = [pl.when(broken).then(pl.lit(reason)) for reason, broken in _rules(types)]
     if with_images:
-        rules.append(
-            pl.when(pl.col("image_problem").is_not_null()).then(pl.format("image_{}", "image_problem"))
-        )
+        rules.append(pl.when(pl.col("image_problem").is_not_null()).then(pl.format("image_{}", "image_problem")))
     return pl.concat_str(rules, separator="; ", ignore_nulls=True)
 
 
@@ -239,9 +231,7 @@ def _refusal(result: Validated, options: ContractOptions) -> str | None:
             f"more than {options.max_bad:.1%}; --max-bad sets another limit"
         )
     if result.missing_types and not options.allow_missing_types:
-        return (
-            f"no valid row of type {', '.join(result.missing_types)}; --allow-missing-types goes on without"
-        )
+        return f"no valid row of type {', '.join(result.missing_types)}; --allow-missing-types goes on without"
     return None
 
 

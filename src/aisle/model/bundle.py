@@ -176,9 +176,7 @@ def _read_verified(path: Path, name: str, sha256: str) -> bytes:
     except OSError as error:
         raise BundleError(f"{name} cannot be read: {error.strerror}", where=path) from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise BundleError(
-            f"{name} was altered: its sum differs", where=path, hint="Restore it or train again."
-        )
+        raise BundleError(f"{name} was altered: its sum differs", where=path, hint="Restore it or train again.")
     return content
 
 

@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 def log_softmax(scores: NDArray[np.floating]) -> Array:
     """n x types: the logarithms of probabilities that sum to 1 in each row."""
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    logs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs
 
 
 def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> float:

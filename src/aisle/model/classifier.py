@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.titles)
 
-    def field(self, name: str) -> Sequence[str] | Sequence[Features | None]:
+    def field(self, name: str) -> Sequence[Any]:
         return {TITLE: self.titles, DESCRIPTION: self.descriptions, IMAGE: self.features}[name]
 
     def has(self, name: str) -> NDArray[np.bool_]:
@@ -66,7 +67,7 @@ class Models:
                 self.image.scores if name == IMAGE and self.image else self.texts[name].scores
             )
             field = inputs.field(name)
-            out[rows] = scorer([field[row] for row in rows])
+            out[rows] = scorer([field[row] for row in rows.tolist()])
         return out
 
 

@@ -57,16 +57,12 @@ def fit_fusion(log_probabilities: Mapping[str, Array], present: Present, targets
     weights = {}
     for names in pools:
         rows = np.flatnonzero(present[:, [models.index(name) for name in names]].all(axis=1))
-        weights[pool_name(names)] = _fit_weights(
-            [log_probabilities[name][rows] for name in names], targets[rows]
-        )
+        weights[pool_name(names)] = _fit_weights([log_probabilities[name][rows] for name in names], targets[rows])
     return Fusion(models, weights)
 
 
-def _pool(logs: Sequence[Array], weights: Sequence[float]) -> Array:
-    return log_softmax(
-        sum((weight * one for weight, one in zip(weights, logs, strict=True)), np.zeros_like(logs[0]))
-    )
+def _pool(logs: Sequence[Array] | Array, weights: Sequence[float] | Array) -> Array:
+    return log_softmax(sum((weight * one for weight, one in zip(weights, logs, strict=True)), np.zeros_like(logs[0])))
 
 
 def _fit_weights(logs: Sequence[Array], targets: NDArray[np.intp]) -> list[float]:

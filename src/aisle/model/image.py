@@ -28,7 +28,7 @@ class ImageEncoder:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors have no common base below Exception
+        except Exception as error:  # noqa: BLE001  ONNX Runtime's errors have no other common base
             raise BundleError(f"the image encoder is no ONNX graph that runs: {error}") from None
         pixels = self._session.get_inputs()[0]
         self._input = pixels.name

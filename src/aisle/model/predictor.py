@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aisle.catalog import Candidate, Decision, Prediction, Product
 from aisle.errors import ImageError, InputError
 from aisle.inputs.text import clean
 from aisle.model.bundle import MODEL_FILE, Bundle, label_of
 from aisle.model.calibration import Array
-from aisle.model.classifier import Inputs
+from aisle.model.classifier import DESCRIPTION, Inputs
 from aisle.model.image import Features, ImageEncoder
 
 Outcome = Prediction | InputError
@@ -41,19 +42,35 @@ class Predictor:
 
     def predict(self, products: Sequence[Product]) -> list[Outcome]:
         """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so."""
+        inputs, image_errors = self.inputs(products)
+        probabilities = self.classifier.probabilities(inputs)
+        present = self.classifier.models.present(inputs)
+        return [self._outcome(*row) for row in zip(probabilities, present, image_errors, strict=True)]
+
+    def inputs(self, products: Sequence[Product]) -> tuple[Inputs, list[ImageError | None]]:
+        """The products after the one way in, and for each why its image could not be looked at, or None.
+
+        Where no model looks at descriptions, a description stands in for a title that is missing.
+        """
         encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
         titles = [clean(product.title) for product in products]
         descriptions = [clean(product.description) for product in products]
+        if DESCRIPTION not in self.classifier.models.names():
+            titles = [title or description for title, description in zip(titles, descriptions, strict=True)]
         images = list(encoded)
         features = [None if isinstance(one, ImageError) else one for one in images]
-        inputs = Inputs(titles, descriptions, features)
-        probabilities = self.classifier.probabilities(inputs)
-        errors = [one if isinstance(one, ImageError) else None for one in images]
-        present = self.classifier.models.present(inputs) if len(products) else np.empty((0, 0), dtype=bool)
-        return [self._outcome(*row) for row in zip(probabilities, present, errors, strict=True)]
+        return Inputs(titles, descriptions, features), [
+            one if isinstance(one, ImageError) else None for one in images
+        ]
 
     def close(self) -> None:
         self._pool.shutdown()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _encode(self, product: Product) -> Features | ImageError | None:
         if product.image is None or self._encoder is None:
@@ -63,7 +80,7 @@ class Predictor:
         except ImageError as error:
             return error
 
-    def _outcome(self, probabilities: Array, present: Array, image_error: ImageError | None) -> Outcome:
+    def _outcome(self, probabilities: Array, present: NDArray[np.bool_], image_error: ImageError | None) -> Outcome:
         names = [name for name, here in zip(self.classifier.models.names(), present, strict=True) if here]
         if not names:
             return image_error or InputError(

@@ -60,7 +60,8 @@ class TextVectorizer:
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
         folded = self._fold(texts)
-        return sp.hstack([half.transform(folded) for half in self._halves], format="csr")
+        rows: sp.csr_matrix = sp.hstack([half.transform(folded) for half in self._halves], format="csr")
+        return rows
 
     def to_tables(self) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
         """The vectoriser as JSON and arrays."""
@@ -70,8 +71,13 @@ class TextVectorizer:
 
     @classmethod
     def from_tables(cls, table: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> TextVectorizer:
+        known: dict[str, Any] = table["features"]
         features = TextFeatures(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in table["features"].items()}
+            word_ngrams=tuple(known["word_ngrams"]),
+            word_min_texts=known["word_min_texts"],
+            char_ngrams=tuple(known["char_ngrams"]),
+            char_min_texts=known["char_min_texts"],
+            stop_words=tuple(known["stop_words"]),
         )
         made = cls(features)
         for i, (half, vocabulary) in enumerate(zip(made._new_halves(), table["vocabularies"], strict=True)):
@@ -84,11 +90,12 @@ class TextVectorizer:
         known, common = self.features, {"sublinear_tf": True, "lowercase": False, "dtype": np.float32}
         return [
             TfidfVectorizer(
-                ngram_range=known.word_ngrams, min_df=known.word_min_texts, token_pattern=r"\S+", **common
+                ngram_range=known.word_ngrams,
+                min_df=known.word_min_texts,
+                token_pattern=r"\S+",  # noqa: S106  words, not a secret
+                **common,
             ),
-            TfidfVectorizer(
-                analyzer="char_wb", ngram_range=known.char_ngrams, min_df=known.char_min_texts, **common
-            ),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=known.char_ngrams, min_df=known.char_min_texts, **common),
         ]
 
     def _fold(self, texts: Sequence[str]) -> list[str]:

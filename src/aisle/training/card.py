@@ -8,9 +8,7 @@ from typing import Any
 from aisle.catalog import ProductTypes
 
 
-def model_card(
-    recipe: str, types: ProductTypes, metrics: Mapping[str, Any], lineage: Mapping[str, Any]
-) -> str:
+def model_card(recipe: str, types: ProductTypes, metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
     rows = lineage["rows"]
     lines = [
         f"# Model card: {recipe}",
@@ -32,13 +30,8 @@ def model_card(
     ]
     for name, figures in metrics.items():
         if isinstance(figures, Mapping) and "weighted_f1" in figures:
-            cells = [
-                figures[key]
-                for key in ("accuracy", "weighted_f1", "macro_f1", "log_loss", "calibration_error")
-            ]
-            lines.append(
-                f"| {name} | {figures['rows']} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |"
-            )
+            cells = [figures[key] for key in ("accuracy", "weighted_f1", "macro_f1", "log_loss", "calibration_error")]
+            lines.append(f"| {name} | {figures['rows']} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     if per_type := metrics.get("all", {}).get("per_type"):
         lines += ["", "## By type", "", "| code | type | rows | F1 |", "|---|---|---|---|"]
         for code, figures in per_type.items():

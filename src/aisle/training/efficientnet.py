@@ -164,12 +164,11 @@ class _Graph:
         pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", size, size, 3])
         features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", FEATURES])
         graph = helper.make_graph(self._nodes, "efficientnet-lite0", [pixels], [features], self._constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="aisle"
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="aisle")
         model.ir_version = 8  # what ONNX Runtime has read for years, whatever the onnx package would write
         onnx.checker.check_model(model)
-        return model.SerializeToString(deterministic=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
     def _folded(self, conv: str, norm: str) -> tuple[Array, Array]:
         gamma, beta, mean, variance = (
@@ -191,13 +190,9 @@ class _Tensor:
     def in_storage(self, storages: dict[str, Array]) -> Array:
         values = storages[self.storage][self.offset :]
         strides = tuple(4 * stride for stride in self.strides)
-        if self.shape and sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) >= len(
-            values
-        ):
+        if self.shape and sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) >= len(values):
             raise BundleError("a tensor of the checkpoint reaches past its storage")
-        return np.ascontiguousarray(
-            np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
-        )
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False))
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -217,9 +212,9 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(
-    storage: tuple[Any, ...], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+    storage: tuple[Any, ...], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_unused: object
 ) -> _Tensor:
-    _, kind, key, *_ = storage
+    _, kind, key = storage[:3]
     return _Tensor(kind, key, offset, shape, strides)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from aisle.catalog import Product, ProductTypes
+from aisle.errors import InputError
 from aisle.model.calibration import Array, accept_threshold, calibration_error
+from aisle.model.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,51 @@ class Evaluation:
     products: Sequence[Product]
 
 
+LATENCY_PRODUCTS = 200
+
 PROMISES = (0.95, 0.97, 0.98, 0.99)
 SMALLEST = 1e-15
 """Probabilities are cut here for the log-loss, as scikit-learn does for float64."""
+
+
+def evaluate(
+    predictor: Predictor,
+    keys: Sequence[str],
+    products: Sequence[Product],
+    true_codes: Sequence[str],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Measure a bundle on labelled products. Products without anything to look at are left out, and counted.
+
+    Latency is that of one product alone, in milliseconds, over the first 200 products.
+    """
+    inputs, _ = predictor.inputs(products)
+    probabilities = predictor.classifier.probabilities(inputs)
+    usable = np.flatnonzero(~np.isnan(probabilities).any(axis=1)) if len(products) else np.array([], dtype=np.intp)
+    if not len(usable):
+        raise InputError("there is no product to measure on")
+    codes = predictor.classifier.codes
+    column = {code: index for index, code in enumerate(codes)}
+    targets = np.array([column.get(true_codes[row], -1) for row in usable], dtype=np.intp)
+    probabilities = probabilities[usable]
+    kept = [products[row] for row in usable]
+    figures = {
+        **measure(probabilities, targets, codes),
+        "left_out": len(products) - len(usable),
+        "latency_ms": _latency(predictor, kept[:LATENCY_PRODUCTS], clock),
+    }
+    return Evaluation(
+        figures=figures,
+        model_version=predictor.version,
+        probabilities=probabilities,
+        targets=targets,
+        true_codes=[true_codes[row] for row in usable],
+        codes=codes,
+        types=predictor.bundle.types(),
+        keys=[keys[row] for row in usable],
+        products=kept,
+    )
 
 
 def measure(
@@ -64,18 +109,14 @@ def measure(
     }
     return {
         **{name: round(float(value), digits) if name != "rows" else value for name, value in figures.items()},
-        "coverage": {
-            f"{promise:.2f}": round(_coverage(confidence, right, promise), digits) for promise in PROMISES
-        },
+        "coverage": {f"{promise:.2f}": round(_coverage(confidence, right, promise), digits) for promise in PROMISES},
         "per_type": _per_type(targets, guesses, labels, codes, digits),
     }
 
 
 def confusion(probabilities: Array, targets: NDArray[np.intp], types: int) -> NDArray[np.intp]:
     """types x types: rows are true types, columns predicted ones."""
-    counts: NDArray[np.intp] = confusion_matrix(
-        targets, probabilities.argmax(axis=1), labels=np.arange(types)
-    )
+    counts: NDArray[np.intp] = confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(types))
     return counts
 
 
@@ -87,14 +128,22 @@ def coverage_curve(probabilities: Array, targets: NDArray[np.intp]) -> tuple[Arr
     return counts / len(right), np.cumsum(right) / counts
 
 
-def reliability(
-    probabilities: Array, targets: NDArray[np.intp], bins: int = 15
-) -> list[tuple[float, float, int]]:
+def reliability(probabilities: Array, targets: NDArray[np.intp], bins: int = 15) -> list[tuple[float, float, int]]:
     """Bins of equal mass: mean confidence, share right, rows."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
     return [(float(confidence[one].mean()), float(right[one].mean()), len(one)) for one in parts]
+
+
+def _latency(predictor: Predictor, products: Sequence[Product], clock: Callable[[], float]) -> dict[str, float]:
+    predictor.predict(products[:3])  # warm up
+    seconds = []
+    for product in products:
+        start = clock()
+        predictor.predict([product])
+        seconds.append(clock() - start)
+    return {f"p{part}": round(float(np.percentile(seconds, part)) * 1000, 3) for part in (50, 95, 99)}
 
 
 def _coverage(confidence: Array, right: NDArray[np.bool_], promise: float) -> float:

@@ -86,9 +86,7 @@ def _read_shard(path: Path) -> Iterator[tuple[str, Features]]:
         content: dict[str, NDArray[np.float32]] = load_file(path)
         hashes, features = content["sha256"], content["features"]
     except (SafetensorError, OSError, KeyError) as error:
-        get_logger(__name__).warning(
-            "damaged shard of image features ignored", path=str(path), reason=str(error)
-        )
+        get_logger(__name__).warning("damaged shard of image features ignored", path=str(path), reason=str(error))
         return
     for row, sha256 in enumerate(hashes):
         yield sha256.tobytes().hex(), features[row]

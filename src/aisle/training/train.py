@@ -10,6 +10,7 @@ Finished stages are kept until the bundle is written: a run that was killed goes
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
-from aisle.files import sha256_bytes, sha256_json
+from aisle.errors import CatalogError
+from aisle.files import sha256_json
 from aisle.logs import get_logger
 from aisle.model.bundle import Bundle, BundleParts, write_bundle
 from aisle.model.calibration import Array, accept_threshold, fit_temperature
@@ -73,26 +75,19 @@ def train(
     side = table["side"].to_numpy()
     seconds = {"features": time.monotonic() - started}
 
-    lineage = {
-        "data_hash": prepared.data_hash,
-        "code_revision": code_revision(),
-        "configuration": asdict(recipe),
-        "seed": recipe.seed,
-        "packages": package_versions(),
-        "image_encoder": sha256_bytes(graph) if graph else None,
-        "rows": {one.value: int((side == one).sum()) for one in Side},
-    }
+    lineage = lineage_of(recipe, prepared)
     stages = Checkpoints(cache / "training", sha256_json(lineage)[:16])
     fitting = _Fitting(recipe, len(codes), stages, threads)
 
     learnt = rows.at(np.flatnonzero(side == Side.TRAIN))
     held_out = rows.at(np.flatnonzero(side == Side.VALIDATION))
-    first = fitting.models(learnt, "train")
+    names = _learnable(recipe, learnt)
+    first = fitting.models(names, learnt, "train")
     classifier, thresholds = _calibrate(recipe, codes, first, held_out)
     seconds["calibrated"] = time.monotonic() - started
 
     both = rows.at(np.flatnonzero((side == Side.TRAIN) | (side == Side.VALIDATION)))
-    final = fitting.models(both, "final")
+    final = fitting.models(names, both, "final")
     classifier = Classifier(codes, final, classifier.temperatures, classifier.fusion)
     seconds["fitted"] = time.monotonic() - started
 
@@ -101,7 +96,7 @@ def train(
         "side": evaluated_on.value,
         **_measure_by_inputs(classifier, rows.at(np.flatnonzero(side == evaluated_on))),
     }
-    run = {"seconds": {name: round(value, 3) for name, value in seconds.items()}, "threads": threads}
+    run: dict[str, Any] = {"seconds": {name: round(value, 3) for name, value in seconds.items()}, "threads": threads}
     bundle = write_bundle(
         out,
         BundleParts(
@@ -122,24 +117,34 @@ def train(
     return bundle
 
 
+def lineage_of(recipe: Light, prepared: Prepared) -> dict[str, Any]:
+    """All that decides the bytes of a bundle: data, code, configuration and seed."""
+    return {
+        "data_hash": prepared.data_hash,
+        "code_revision": code_revision(),
+        "configuration": json.loads(json.dumps(asdict(recipe))),
+        "seed": recipe.seed,
+        "packages": package_versions(),
+        "image_encoder": efficientnet.CHECKPOINT_SHA256 if prepared.images_path else None,
+        "rows": prepared.counts,
+    }
+
+
 class _Fitting:
     """Fits the models of a recipe, each a stage that a later run finds finished."""
 
     def __init__(self, recipe: Light, types: int, stages: Checkpoints, threads: int) -> None:
         self._recipe, self._types, self._stages, self._threads = recipe, types, stages, threads
 
-    def models(self, rows: Rows, stage: str) -> Models:
-        get_logger(__name__).info("fitting models", on=stage, rows=len(rows))
-        texts = {}
-        for name in (TITLE, DESCRIPTION):
-            if rows.inputs.has(name).sum() >= min(self._recipe.min_texts, len(rows)) or name == TITLE:
-                texts[name] = self._text(name, rows, stage)
-        return Models(texts, self._image(rows, stage) if rows.inputs.has(IMAGE).any() else None)
+    def models(self, names: Sequence[str], rows: Rows, stage: str) -> Models:
+        get_logger(__name__).info("fitting models", on=stage, rows=len(rows), models=list(names))
+        texts = {name: self._text(name, rows, stage) for name in names if name != IMAGE}
+        return Models(texts, self._image(rows, stage) if IMAGE in names else None)
 
     def _text(self, name: str, rows: Rows, stage: str) -> TextModel:
         here = np.flatnonzero(rows.inputs.has(name))
         field = rows.inputs.field(name)
-        texts = [str(field[row]) for row in here]
+        texts = [field[row] for row in here.tolist()]
         how, seed, threads = self._recipe.text, self._recipe.seed, self._threads
         vectorizer = TextVectorizer(how.features).fit(texts)
         head = self._stages.get(
@@ -161,11 +166,22 @@ class _Fitting:
         features = np.stack([one for one in rows.inputs.features if one is not None])
         head = self._stages.get(
             f"{stage}-{IMAGE}",
-            lambda: fit_image_head(
-                features, rows.targets[here], rows.weights[here], self._types, self._recipe.image
-            ),
+            lambda: fit_image_head(features, rows.targets[here], rows.weights[here], self._types, self._recipe.image),
         )
         return LinearHead(head["weights"], head["bias"])
+
+
+def _learnable(recipe: Light, rows: Rows) -> list[str]:
+    """The inputs with enough rows to learn from. Raises CatalogError when there is none."""
+    least = {TITLE: 2, DESCRIPTION: recipe.min_texts, IMAGE: 2}
+    names = []
+    for name, count in least.items():
+        here = rows.inputs.has(name)
+        if here.sum() >= count and len(np.unique(rows.targets[here])) > 1:
+            names.append(name)
+    if not names:
+        raise CatalogError("there is nothing to learn from: fewer than two types with titles or images")
+    return names
 
 
 def _image_features(
@@ -199,9 +215,7 @@ def _calibrate(
     present = models.present(rows.inputs)
     scores = models.scores(rows.inputs, len(codes))
     temperatures = {
-        name: fit_temperature(scores[name][here], rows.targets[here])
-        if (here := present[:, index]).any()
-        else 1.0
+        name: fit_temperature(scores[name][here], rows.targets[here]) if (here := present[:, index]).any() else 1.0
         for index, name in enumerate(models.names())
     }
     fusion = fit_fusion(calibrated(scores, temperatures), present, rows.targets)
@@ -210,8 +224,7 @@ def _calibrate(
     right = probabilities.argmax(axis=1) == rows.targets
     confidence = probabilities.max(axis=1)
     thresholds = {
-        f"{accuracy:.2f}": accept_threshold(confidence, right, accuracy)
-        for accuracy in recipe.promised_accuracies
+        f"{accuracy:.2f}": accept_threshold(confidence, right, accuracy) for accuracy in recipe.promised_accuracies
     }
     return classifier, thresholds
 

@@ -1,0 +1,270 @@
+"""The `aisle` command: one verb for each step. A verb translates, calls one function and translates back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from aisle import __version__
+from aisle.errors import AisleError
+from aisle.logs import LogFile, setup_logging
+from aisle.settings import Settings, get_settings
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="aisle")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def aisle(debug: bool) -> None:
+    """Put every product of a catalogue into the right product type.
+
+    `aisle run` does everything once; the other verbs are its steps.
+    """
+    del debug  # read in main(), which also sees errors of the command line itself
+
+
+@aisle.command()
+@click.option("--recipe", "recipe_name", default="light", show_default=True, help="How to train.")
+@click.option("--source", default="", help="Catalogue to import first; default: data/raw, or the sample if empty.")
+@click.option("--rows", default=2700, show_default=True, help="Products of the generated sample.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the generated sample.")
+@click.option("--serve/--no-serve", default=True, help="Serve the trained model at the end.")
+def run(recipe_name: str, source: str, rows: int, seed: int, serve: bool) -> None:
+    """Import, validate, prepare, train, evaluate, register, then serve."""
+    settings = _start(LogFile.TRAIN)
+    from aisle.pipeline import run_all
+
+    bundle = run_all(recipe_name, source, settings, rows=rows, seed=seed)
+    if serve:
+        settings = _start(LogFile.SERVING)
+        from aisle.service.serve import serve as serve_bundle
+
+        serve_bundle(bundle, settings)
+
+
+@aisle.command("import")
+@click.option("--source", required=True, help="sample, huggingface, s3://BUCKET/PREFIX or a folder.")
+@click.option("--to", type=FOLDER, default=None, help="Folder of raw data; default: data/raw.")
+@click.option("--rows", default=2700, show_default=True, help="Products of the generated sample.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the generated sample.")
+@click.option("--refresh", is_flag=True, help="Ask the source again for files that are already here.")
+@as_json
+def import_(source: str, to: Path | None, rows: int, seed: int, refresh: bool, as_json: bool) -> None:
+    """Bring a catalogue into data/raw: resumable, checked, whole or not at all."""
+    settings = _start(LogFile.IMPORT)
+    from aisle.data.source import import_catalogue
+
+    to = to or settings.data_path / "raw"
+    result = import_catalogue(source, to, settings=settings, rows=rows, seed=seed, refresh=refresh)
+    _print(result.as_dict(), as_json, lambda found: f"{len(found['files'])} files in {found['folder']}")
+
+
+def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the data contract, for every verb that validates."""
+    function = click.option(
+        "--allow-missing-types", is_flag=True, help="Go on though a type of the table has no valid row."
+    )(function)
+    return click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=0.01,
+        show_default=True,
+        help="Largest share of bad rows.",
+    )(function)
+
+
+@aisle.command()
+@click.option("--data", type=FOLDER, default=None, help="Raw folder; default: data/raw.")
+@click.option("--out", type=FOLDER, default=None, help="Default: data/validated.")
+@contract_options
+@as_json
+def validate(data: Path | None, out: Path | None, max_bad: float, allow_missing_types: bool, as_json: bool) -> None:
+    """Check a raw catalogue against the data contract: a report, and a quarantine table with reasons."""
+    settings = _start(LogFile.IMPORT)
+    from aisle.data.validate import ContractOptions
+    from aisle.data.validate import validate as validate_catalogue
+    from aisle.pipeline import threads_of
+
+    result = validate_catalogue(
+        data or settings.data_path / "raw",
+        out or settings.data_path / "validated",
+        options=ContractOptions(max_bad, allow_missing_types),
+        threads=threads_of(settings),
+    )
+    _print(
+        result.as_dict(),
+        as_json,
+        lambda found: (
+            f"{found['accepted']} of {found['rows']} rows accepted, {found['quarantined']} quarantined; "
+            f"report: {found['folder']}/report.html"
+        ),
+    )
+
+
+@aisle.command()
+@click.option("--data", type=FOLDER, default=None, help="Validated folder; default: data/validated.")
+@click.option("--out", type=FOLDER, default=None, help="Default: data/preprocessed.")
+@as_json
+def prepare(data: Path | None, out: Path | None, as_json: bool) -> None:
+    """Clean the texts of a validated catalogue and split it into train, validation and test by group."""
+    settings = _start(LogFile.IMPORT)
+    from aisle.data.prepare import prepare as prepare_catalogue
+
+    result = prepare_catalogue(data or settings.data_path / "validated", out or settings.data_path / "preprocessed")
+    _print(result.as_dict(), as_json, lambda found: f"{found['folder']}: {found['counts']}")
+
+
+@aisle.command()
+@click.option("--recipe", "recipe_name", default="light", show_default=True, help="How to train.")
+@click.option("--data", type=FOLDER, default=None, help="Raw or prepared folder; default: data/raw.")
+@click.option("--out", type=FOLDER, default=None, help="Folder of the bundle; default: its version in the store.")
+@click.option("--again", is_flag=True, help="Train though the store has a bundle of the same lineage.")
+@contract_options
+@as_json
+def train(
+    recipe_name: str,
+    data: Path | None,
+    out: Path | None,
+    again: bool,
+    max_bad: float,
+    allow_missing_types: bool,
+    as_json: bool,
+) -> None:
+    """Train a bundle; goes on where a run that was killed stopped."""
+    settings = _start(LogFile.TRAIN)
+    from aisle.data.validate import ContractOptions
+    from aisle.pipeline import train_bundle
+
+    trained = train_bundle(
+        recipe_name,
+        data or settings.data_path / "raw",
+        settings,
+        out=out,
+        contract=ContractOptions(max_bad, allow_missing_types),
+        again=again,
+    )
+    found = {"version": trained.bundle.version, "bundle": str(trained.bundle.path), "new": trained.new}
+    _print(found, as_json, lambda found: f"bundle {found['version']} in {found['bundle']}")
+
+
+@aisle.command()
+@click.option("--model", default="champion", show_default=True, help="champion, challenger, a version or a folder.")
+@click.option("--data", "file", type=FILE, required=True, help="CSV or parquet with the column prdtypecode.")
+@click.option("--images", type=FILE, default=None, help="Folder or zip of the images.")
+@click.option("--fields", default="title,description,image", show_default=True, help="What the model may look at.")
+@click.option("--report", type=FOLDER, default=None, help="Default: data/reports/VERSION-FILE.")
+@as_json
+def evaluate(model: str, file: Path, images: Path | None, fields: str, report: Path | None, as_json: bool) -> None:
+    """Measure a bundle on labelled products: a table, JSON and an HTML report."""
+    settings = _start(LogFile.TEST)
+    from aisle.batch.table import parse_fields
+    from aisle.model.bundle import Bundle
+    from aisle.pipeline import evaluate_file
+    from aisle.registry.bundles import BundleStore
+    from aisle.training.report import format_table
+
+    bundle = Bundle.load(BundleStore(settings.models_path).find(model))
+    report = report or settings.data_path / "reports" / f"{bundle.version}-{file.stem}"
+    found = evaluate_file(bundle, file, settings, images=images, fields=parse_fields(fields), report=report)
+    figures = {**found.figures, "model_version": bundle.version, "report": str(report)}
+    _print(figures, as_json, lambda figures: f"{format_table(found.figures)}\nreport: {report}/evaluation.html")
+
+
+@aisle.command()
+@click.argument("source", type=FILE, metavar="INPUT")
+@click.option("--output", type=FILE, required=True, help="CSV or parquet to write.")
+@click.option("--images", type=FILE, default=None, help="Folder or zip of the images; without it: text alone.")
+@click.option("--model", default="champion", show_default=True, help="champion, challenger, a version or a folder.")
+@as_json
+def predict(source: Path, output: Path, images: Path | None, model: str, as_json: bool) -> None:
+    """Predict every row of INPUT, a CSV or parquet file: one row out for each row in, in order."""
+    settings = _start(LogFile.TEST)
+    from aisle.batch.local import predict_file
+    from aisle.data.images import open_images
+    from aisle.model.bundle import Bundle
+    from aisle.model.predictor import Predictor
+    from aisle.registry.bundles import BundleStore
+
+    bundle = Bundle.load(BundleStore(settings.models_path).find(model))
+    found = open_images(images) if images is not None else None
+    with Predictor(bundle, threads=settings.threads) as predictor:
+        result = predict_file(predictor, source, output, images=found)
+    _print(
+        result.as_dict(),
+        as_json,
+        lambda found: (
+            f"{found['predicted']} of {found['rows']} rows predicted ({found['accepted']} to accept, "
+            f"{found['errors']} with an error): {found['output']}"
+        ),
+    )
+
+
+@aisle.command()
+@click.option("--model", default="champion", show_default=True, help="champion, challenger, a version or a folder.")
+def serve(model: str) -> None:
+    """Serve a bundle over HTTP."""
+    settings = _start(LogFile.SERVING)
+    from aisle.model.bundle import Bundle
+    from aisle.registry.bundles import BundleStore
+    from aisle.service.serve import serve as serve_bundle
+
+    serve_bundle(Bundle.load(BundleStore(settings.models_path).find(model)), settings)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one line and has its exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        aisle.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except AisleError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        _fail(_os_error(error), 1)
+    except Exception as error:  # the last resort, so that nobody meets a traceback unasked
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}. `aisle --debug …` shows where.", 1)
+    sys.exit(0)
+
+
+def _start(file: LogFile) -> Settings:
+    settings = get_settings()
+    setup_logging(file, settings.logs_path, level=settings.log_level)
+    return settings
+
+
+def _print(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, Any]], str]) -> None:
+    click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
+
+
+def _os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}the disk is full. Nothing was half-written; make room and run the same command again."
+    return f"{where}{error.strerror or error}"
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"aisle: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,149 @@
+"""The whole way, one function a stage: what `aisle run` does in a row, and each verb by itself.
+
+A stage whose result is already there for the same input is not done again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisle.batch.table import FIELDS, product_rows, read_product_table
+from aisle.data import raw
+from aisle.data.images import open_images
+from aisle.data.prepare import Prepared, ensure_prepared
+from aisle.data.source import import_catalogue
+from aisle.data.split import Side
+from aisle.data.validate import ContractOptions
+from aisle.errors import InputError
+from aisle.files import TEMPORARY_PREFIX
+from aisle.logs import get_logger
+from aisle.model.bundle import LINEAGE_FILE, Bundle
+from aisle.model.predictor import Predictor
+from aisle.registry.bundles import BundleStore
+from aisle.settings import Settings
+from aisle.training.evaluate import Evaluation, evaluate
+from aisle.training.recipes import recipe
+from aisle.training.report import write_evaluation_report
+from aisle.training.train import lineage_of, train
+
+SAMPLE = "sample"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A bundle in the store (or where it was asked for), and whether it was trained now or found there."""
+
+    bundle: Bundle
+    new: bool
+
+
+def threads_of(settings: Settings) -> int:
+    return settings.threads or os.cpu_count() or 1
+
+
+def train_bundle(
+    recipe_name: str,
+    data: Path,
+    settings: Settings,
+    *,
+    out: Path | None = None,
+    contract: ContractOptions = ContractOptions(),
+    again: bool = False,
+) -> Trained:
+    """Train on a raw or prepared folder. Without `out` the bundle goes to the store, under its version.
+
+    A bundle of the store that has the very same lineage is taken instead, unless `again`.
+    """
+    chosen = recipe(recipe_name)
+    threads = threads_of(settings)
+    prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
+    store = BundleStore(settings.models_path)
+    if out is not None:
+        return Trained(train(chosen, prepared, out, cache=settings.cache_path, threads=threads), new=True)
+    if not again:
+        lineage = lineage_of(chosen, prepared)
+        for version in reversed(store.versions()):
+            bundle = Bundle.load(store.root / version)
+            if bundle.json(LINEAGE_FILE) == lineage:
+                get_logger(__name__).info("trained before", version=version)
+                return Trained(bundle, new=False)
+    store.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
+        bundle = train(chosen, prepared, Path(folder) / "bundle", cache=settings.cache_path, threads=threads)
+        return Trained(Bundle.load(store.add(bundle)), new=True)
+
+
+def evaluate_file(
+    bundle: Bundle,
+    file: Path,
+    settings: Settings,
+    *,
+    images: Path | None = None,
+    fields: tuple[str, ...] = FIELDS,
+    report: Path | None = None,
+) -> Evaluation:
+    """Measure a bundle on a table with the column `prdtypecode`, and write the report's folder if asked to."""
+    found = open_images(images) if images is not None else None
+    table = read_product_table(file, images=found, labelled=True)
+    rows = list(product_rows(table, found, fields=fields))
+    labelled = [row for row, code in enumerate(table["type_code"]) if code]
+    if not labelled:
+        raise InputError("has no row with a type", where=file)
+    keys = table["key"].fill_null("").to_list() if "key" in table.columns else [str(row) for row in range(len(rows))]
+    with Predictor(bundle, threads=threads_of(settings)) as predictor:
+        evaluation = evaluate(
+            predictor,
+            [keys[row] for row in labelled],
+            [rows[row].product for row in labelled],
+            [table["type_code"][row] for row in labelled],
+        )
+    if report is not None:
+        write_evaluation_report(report, evaluation)
+    return evaluation
+
+
+def evaluate_side(
+    bundle: Bundle,
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    side: Side = Side.TEST,
+    report: Path | None = None,
+) -> Evaluation:
+    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in."""
+    table = prepared.products().filter(side=side.value)
+    images = prepared.images()
+    products = [row.product for row in product_rows(table, images)]
+    with Predictor(bundle, threads=threads_of(settings)) as predictor:
+        evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
+    if report is not None:
+        write_evaluation_report(report, evaluation)
+    return evaluation
+
+
+def run_all(recipe_name: str, source: str, settings: Settings, *, rows: int = 2700, seed: int = 0) -> Bundle:
+    """Import, validate, prepare, train, evaluate and register; the champion that serves from now on.
+
+    A catalogue that is already in `data/raw` is used as it is, unless `source` names another.
+    """
+    folder = settings.data_path / "raw"
+    if source or not (folder / raw.TRAIN_FILE).is_file():
+        import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
+    trained = train_bundle(recipe_name, folder, settings)
+    store = BundleStore(settings.models_path)
+    if trained.new or store.serving().champion != trained.bundle.version:
+        prepared = ensure_prepared(folder, settings, threads=threads_of(settings))
+        if prepared.counts[Side.TEST]:
+            report = settings.data_path / "reports" / trained.bundle.version
+            figures = evaluate_side(trained.bundle, prepared, settings, report=report).figures
+            get_logger(__name__).info(
+                "evaluated",
+                weighted_f1=figures["weighted_f1"],
+                accuracy=figures["accuracy"],
+                report=str(report),
+            )
+        store.make_champion(trained.bundle.version)
+    return trained.bundle
