@@ -14,7 +14,8 @@ import warnings
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,6 +23,9 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from aisle.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 TEMPLATES = Path(__file__).with_name("templates")
 NO_BREAK = "\u00a0"
@@ -40,7 +44,7 @@ class Palette:
 
 _VARIABLES = {value: f"var(--{name.lower()})" for name, value in vars(Palette).items() if not name.startswith("_")}
 
-_PLOT_STYLE: dict[str, Any] = {
+_PLOT_STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",  # text stays text: sharp, selectable, in the page's font
     "svg.hashsalt": "aisle",
     "text.parse_math": False,  # a code with two dollar signs is no formula
@@ -58,6 +62,9 @@ _PLOT_STYLE: dict[str, Any] = {
     "xtick.labelcolor": Palette.MUTED,
     "ytick.labelcolor": Palette.MUTED,
 }
+_DRAWING = Lock()
+"""matplotlib has one style for the whole process."""
+
 _NOT_PRINTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SVG_BALLAST = re.compile(
     r'<metadata>.*?</metadata>|<style type="text/css">.*?</style>| xmlns(?::\w+)?="[^"]*"', re.DOTALL
@@ -107,26 +114,36 @@ def excerpt(text: str | None, length: int = 160) -> str:
     return shown + "…" if len(text) > length else shown
 
 
-def draw(name: str, description: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Markup:
+def draw(
+    name: str,
+    description: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+    *,
+    scale: float | None = None,
+) -> Markup:
     """Let `paint` fill a figure of `size` inches and return it as SVG to stand in a page.
 
-    `name` is unique on its page, `description` says in words what there is to see.
+    `name` is unique on its page, `description` says in words what there is to see. The plot is as wide as the page
+    lets it, or `scale` rem an inch.
     """
     buffer = StringIO()
-    with mpl.rc_context(_PLOT_STYLE), warnings.catch_warnings():
+    with _DRAWING, mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # a matplotlibrc of the user's would give other bytes
+        mpl.rcParams.update(_PLOT_STYLE)
         # Glyphs are the browser's business; matplotlib only measures with its own font.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), name, description)
+    style = f' style="width: {scale * size[0]:.1f}rem"' if scale else ""
+    return _inline(buffer.getvalue(), name, f'role="img" aria-label="{escape(description)}"{style}')
 
 
-def _inline(svg: str, name: str, description: str) -> Markup:
+def _inline(svg: str, name: str, attributes: str) -> Markup:
     svg = _SVG_BALLAST.sub("", svg[svg.index("<svg") :])
     svg = _SVG_IDENTIFIER.sub(rf"\g<1>{name}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    head = f'<svg role="img" aria-label="{escape(description)}"'
     # The file's own width and height would fix the size; the view box alone lets the page choose.
-    return Markup(re.sub(r'^<svg(?: (?:width|height)="[^"]*")*', lambda _: head, svg))  # noqa: S704  escaped by matplotlib
+    return Markup(re.sub(r'^<svg(?: (?:width|height)="[^"]*")*', lambda _: f"<svg {attributes}", svg))  # noqa: S704  escaped by matplotlib

@@ -101,9 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_file(server.files[path], wanted, condition, extra, fault)
 
-    def _send_file(
-        self, content: bytes, wanted: str, condition: str, extra: dict[str, str], fault: Fault
-    ) -> None:
+    def _send_file(self, content: bytes, wanted: str, condition: str, extra: dict[str, str], fault: Fault) -> None:
         server = self.server
         etag = extra.setdefault("ETag", server.etag(self._path))
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0

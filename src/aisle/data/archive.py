@@ -16,6 +16,7 @@ import os
 import re
 import stat
 import struct
+import zipfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def check_archive(path: Path, *, shown_as: Path | None = None) -> None:
         ) from None
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """What is wrong with the zip; it never leaves this module."""
 
 
@@ -114,8 +115,8 @@ def _find_directory(stream: BinaryIO, length: int) -> tuple[int, int, int]:
 
 def _find_directory64(stream: BinaryIO, end: int) -> tuple[int, int, int, int, int, int, int]:
     at = end - _END64_LOCATOR.size
-    _, _, at64, _ = _END64_LOCATOR.unpack(_read_at(stream, at, _END64_LOCATOR.size))
-    if at64 + _END64.size != at:
+    _, disk_of_it, at64, disks = _END64_LOCATOR.unpack(_read_at(stream, at, _END64_LOCATOR.size))
+    if at64 + _END64.size != at or disk_of_it != 0 or disks > 1:
         raise _Refused("its zip64 directory is broken")
     magic, _, _, _, disk, first_disk, on_disk, entries, size, offset = _END64.unpack(
         _read_at(stream, at64, _END64.size)
@@ -131,8 +132,10 @@ def _entries(stream: BinaryIO, count: int, start: int, size: int) -> Iterator[_E
         fixed = stream.read(_ENTRY.size)
         if len(fixed) < _ENTRY.size or not fixed.startswith(b"PK\1\2"):
             raise _Refused("its central directory is broken")
-        (_, _, _, flags, method, _, _, _, packed, full, name_size, extra_size, comment_size, _, _, attributes,
+        (_, _, version, flags, method, _, _, _, packed, full, name_size, extra_size, comment_size, _, _, attributes,
          offset) = _ENTRY.unpack(fixed)  # fmt: skip
+        if version & 0xFF > zipfile.MAX_EXTRACT_VERSION:
+            raise _Refused("it is written for a later version of the format")
         raw_name = stream.read(name_size)
         extra = stream.read(extra_size)
         stream.seek(comment_size, os.SEEK_CUR)
@@ -145,14 +148,16 @@ def _entries(stream: BinaryIO, count: int, start: int, size: int) -> Iterator[_E
 
 def _wide(extra: bytes, *fields: int) -> list[int]:
     """The sizes and the offset, from the zip64 field where the 32 bits of the directory were too few."""
-    wanted = [value == 0xFFFFFFFF for value in fields]
     values, position = list(fields), 0
-    while any(wanted) and position + 4 <= len(extra):
+    while position + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, position)
-        if kind == 1 and 8 * sum(wanted) <= size <= len(extra) - position - 4:
-            wide = iter(struct.unpack_from(f"<{sum(wanted)}Q", extra, position + 4))
-            return [next(wide) if more else value for more, value in zip(wanted, values, strict=True)]
-        position += 4 + size
+        position += 4
+        narrow = [index for index, value in enumerate(values) if value == 0xFFFFFFFF] if kind == 1 else []
+        if position + max(size, 8 * len(narrow)) > len(extra) or size < 8 * len(narrow):
+            raise _Refused("its central directory is broken")
+        for index, wide in zip(narrow, struct.unpack_from(f"<{len(narrow)}Q", extra, position), strict=True):
+            values[index] = wide
+        position += size
     return values
 
 

@@ -169,7 +169,7 @@ def shown(url: str | httpx.URL) -> str:
     return str(httpx.URL(url).copy_with(query=None, fragment=None, userinfo=b""))
 
 
-class _TryAgain(Exception):  # noqa: N818
+class _TryAgain(Exception):
     """What went wrong with one attempt; it never leaves this module."""
 
     def __init__(self, reason: str, where: str | httpx.URL, *, after: float = 0.0) -> None:
@@ -177,7 +177,7 @@ class _TryAgain(Exception):  # noqa: N818
         super().__init__(reason)
 
 
-class _Absent(Exception):  # noqa: N818
+class _Absent(Exception):
     """The server says that there is no such file; it never leaves this module."""
 
 

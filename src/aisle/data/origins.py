@@ -197,8 +197,8 @@ class _S3:
         return is_catalogue_file(name)
 
     def _connect(self) -> Any:
-        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  only this source needs it
-        from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415
+        import boto3  # noqa: PLC0415  only this source needs it
+        from botocore.config import Config  # noqa: PLC0415
 
         config = Config(
             signature_version="s3v4",
@@ -207,7 +207,7 @@ class _S3:
             # A server of one's own seldom has a host name for each bucket.
             s3={"addressing_style": "path" if self._endpoint else "auto"},
         )
-        return boto3.client("s3", endpoint_url=self._endpoint or None, config=config)
+        return boto3.Session().client("s3", endpoint_url=self._endpoint or None, config=config)
 
     def _signed(self, name: str) -> str:
         with self._explained():
@@ -217,7 +217,7 @@ class _S3:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what boto3 raises into ServiceMissing. Its own texts may quote addresses and keys."""
-        from botocore import exceptions as boto  # type: ignore[import-untyped]  # noqa: PLC0415
+        from botocore import exceptions as boto  # noqa: PLC0415
 
         try:
             yield

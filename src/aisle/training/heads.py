@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.svm import LinearSVC
 
 from aisle.model.image import Features
 from aisle.model.text import Scores
@@ -19,35 +20,30 @@ Weights = NDArray[np.float64]
 
 
 def fit_text_head(
-    rows: sp.csr_matrix,
-    targets: Targets,
-    weights: Weights,
-    types: int,
-    how: TextTraining,
-    seed: int,
-    *,
-    threads: int,
+    rows: sp.csr_matrix, targets: Targets, weights: Weights, types: int, how: TextTraining, seed: int, *, threads: int
 ) -> dict[str, Scores]:
     """`weights` (n-grams x types) and `bias` (types) for n rows of TF-IDF and n `targets` (columns).
 
     A type without a row gets a bias below all others.
     """
+    weights = weights**how.weight_power * _rarity(targets, types) ** how.balance
+    logistic = SGDClassifier(
+        loss="log_loss",
+        alpha=how.alpha,
+        max_iter=how.epochs,
+        tol=None,
+        average=True,
+        random_state=seed,
+        n_jobs=threads,
+    )
+    svm = LinearSVC(C=how.svm_c, random_state=seed)
     coefficients = np.zeros((rows.shape[1], types), dtype=np.float32)
     bias = np.zeros(types, dtype=np.float32)
-    for run in range(how.runs):
-        model = SGDClassifier(
-            loss="log_loss",
-            alpha=how.alpha,
-            max_iter=how.epochs,
-            tol=None,
-            average=True,
-            random_state=seed + run,
-            n_jobs=threads,
-        )
-        model.fit(rows, targets, sample_weight=weights**how.weight_power)
+    for model, share in ((logistic, 1.0), (svm, how.svm_share)):
+        model.fit(rows, targets, sample_weight=weights)
         known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
-        coefficients[:, known] += coef.T.astype(np.float32)
-        bias[known] += intercept.astype(np.float32)
+        coefficients[:, known] += (share * coef.T).astype(np.float32)
+        bias[known] += (share * intercept).astype(np.float32)
     bias[np.setdiff1d(np.arange(types), targets)] = bias.min() - 10.0
     return {"weights": coefficients, "bias": bias}
 
@@ -66,6 +62,13 @@ def fit_image_head(
     matrix[:, known] = coef.T
     bias[known] = intercept
     return {"weights": matrix, "bias": bias}
+
+
+def _rarity(targets: Targets, types: int) -> Weights:
+    """n: how many times rarer than the average type each row's type is."""
+    counts = np.bincount(targets, minlength=types)
+    rarity: Weights = len(targets) / (np.count_nonzero(counts) * counts[targets])
+    return rarity
 
 
 def _one_row_a_type(
