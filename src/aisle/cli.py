@@ -171,7 +171,7 @@ def evaluate(model: str, file: Path, images: Path | None, fields: str, report: P
     from aisle.model.bundle import Bundle
     from aisle.pipeline import evaluate_file
     from aisle.registry.bundles import BundleStore
-    from aisle.training.report import format_table
+    from aisle.training.terminal import format_table
 
     bundle = Bundle.load(BundleStore(settings.models_path).find(model))
     report = report or settings.data_path / "reports" / f"{bundle.version}-{file.stem}"

@@ -130,7 +130,7 @@ def run_all(recipe_name: str, source: str, settings: Settings, *, rows: int = 27
     A catalogue that is already in `data/raw` is used as it is, unless `source` names another.
     """
     folder = settings.data_path / "raw"
-    if source or not (folder / raw.TRAIN_FILE).is_file():
+    if source or not (folder / raw.LABELS_FILE).is_file():
         import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
     trained = train_bundle(recipe_name, folder, settings)
     store = BundleStore(settings.models_path)

@@ -20,7 +20,7 @@ from aisle.logs import LogFile, setup_logging
 from aisle.progress import Progress
 
 if TYPE_CHECKING:
-    from conftest import FileServer
+    from tests.data.conftest import FileServer
 
 Fetch = Callable[..., Downloaded | None]
 

@@ -54,9 +54,7 @@ class Catalogue:
         rows = self.rows(TRAIN_FILE if part == "train" else TEST_FILE)
         with zipfile.ZipFile(self.folder / IMAGES_ZIP) as archive:
             there = set(archive.namelist())
-            names = [
-                f"images/image_{part}/{image_stem(row['productid'], row['imageid'])}.jpg" for row in rows
-            ]
+            names = [f"images/image_{part}/{image_stem(row['productid'], row['imageid'])}.jpg" for row in rows]
             return [archive.read(name) if name in there else None for name in names]
 
     def contents(self) -> dict[str, bytes]:

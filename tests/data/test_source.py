@@ -38,7 +38,7 @@ from aisle.errors import AisleError, ArchiveError, InputError, ServiceMissing, U
 from aisle.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from conftest import FileServer
+    from tests.data.conftest import FileServer
 
 Import = Callable[..., ImportResult]
 

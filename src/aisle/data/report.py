@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aisle.catalog import ProductTypes
@@ -90,9 +91,12 @@ def _length_plots(accepted: pl.DataFrame) -> list[tuple[str, Markup, str]]:
 def _length_plot(name: str, lengths: Counts) -> Markup:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.hist(lengths, bins=_bins(int(lengths.min()), int(lengths.max())), color=Palette.ACCENT)
+        bins = _bins(int(lengths.min()), int(lengths.max()))
+        axes.hist(lengths, bins=bins, histtype="stepfilled", color=Palette.ACCENT)
         _count_axis(axes, "products")
         axes.set_xlabel("characters")
+        axes.locator_params(axis="x", nbins=6)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
 
     return draw(f"{name}-lengths", f"Histogram of {name} lengths in characters", _PLOT_SIZE, paint)
 
@@ -119,9 +123,9 @@ def _agreement_plot(agreement: dict[str, Any]) -> Markup | None:
     return draw("agreement", "Histogram of label agreement from 0 to 1", _PLOT_SIZE, paint)
 
 
-def _count_axis(axes: Any, label: str) -> None:
+def _count_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="y", integer=True)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)

@@ -217,8 +217,8 @@ def _look_at(images: Images, stem: str) -> tuple[str | int | None, ...]:
 
 
 def _count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
-    counts = quarantine["reasons"].str.split("; ").explode().value_counts(sort=True)
-    return dict(counts.iter_rows())
+    counts = quarantine["reasons"].str.split("; ").explode().value_counts()
+    return dict(sorted(counts.iter_rows(), key=lambda row: (-row[1], row[0])))
 
 
 def _refusal(result: Validated, options: ContractOptions) -> str | None:
@@ -236,6 +236,6 @@ def _refusal(result: Validated, options: ContractOptions) -> str | None:
 
 
 def _write_report(folder: Path, result: Validated, accepted: pl.DataFrame, types: ProductTypes) -> None:
-    from aisle.data import report  # noqa: PLC0415  plots are slow to import and only needed here
+    from aisle.data.report import write_data_report  # noqa: PLC0415  plots are slow to import
 
-    report.write_data_report(folder, result.as_dict(), accepted, types)
+    write_data_report(folder, result.as_dict(), accepted, types)

@@ -25,12 +25,7 @@ Pixels = NDArray[np.uint8]
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 8_000
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "MPO",
-)  # MPO: the JPEG of many phones, with a second picture behind the first
+_FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112
 _WHITE = (255, 255, 255)
 _FINGERPRINT_SIDE = 64
@@ -107,6 +102,7 @@ def _check_header(image: Image.Image) -> None:
             f"{MAX_SIDE} pixels a side are decoded",
             reason="too_large",
         )
+    # The JPEGs of many phones have a second picture behind the first, which Pillow calls MPO.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ImageError("the image is animated", reason="animated")
 

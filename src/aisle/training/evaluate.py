@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from aisle.catalog import Product, ProductTypes
 from aisle.errors import InputError
@@ -112,12 +112,6 @@ def measure(
         "coverage": {f"{promise:.2f}": round(_coverage(confidence, right, promise), digits) for promise in PROMISES},
         "per_type": _per_type(targets, guesses, labels, codes, digits),
     }
-
-
-def confusion(probabilities: Array, targets: NDArray[np.intp], types: int) -> NDArray[np.intp]:
-    """types x types: rows are true types, columns predicted ones."""
-    counts: NDArray[np.intp] = confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(types))
-    return counts
 
 
 def coverage_curve(probabilities: Array, targets: NDArray[np.intp]) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ class TextTraining:
 
     features: TextFeatures = TextFeatures(stop_words=STOP_WORDS)
     alpha: float = 2e-6
-    epochs: int = 30
+    epochs: int = 20
     svm_c: float = 1.0
     svm_share: float = 5.0
     weight_power: float = 2.0

@@ -114,7 +114,8 @@ def _named(evaluation: Evaluation, code: str) -> tuple[ProductType, bool]:
     """The type of a line of `per_type`, and whether the model knows it."""
     if code in evaluation.codes:
         return label_of(evaluation.types, code), True
-    return ProductType(code, UNKNOWN_LABEL if code == UNKNOWN else code), False
+    label = UNKNOWN_LABEL if code == UNKNOWN else code
+    return ProductType(label, label), False
 
 
 def _confusion(evaluation: Evaluation) -> Matrix:
