@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Fetch = Callable[..., Downloaded | None]
 
-CONTENT = random.Random(0).randbytes(1 << 20)  # noqa: S311
-OTHER = random.Random(1).randbytes(1 << 20)  # noqa: S311
+CONTENT = random.Random(0).randbytes(1 << 20)
+OTHER = random.Random(1).randbytes(1 << 20)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
 FILE = "/a.csv"

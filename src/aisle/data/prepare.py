@@ -6,6 +6,9 @@ without ending, null without one), `image_sha256`, `type_code`, `weight`, `side`
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +41,10 @@ class PrepareOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared folder. `data_hash` is equal for equal products, whatever file they came from."""
+    """A prepared folder. `data_hash` is equal for equal products, whatever file they came from.
+
+    `images_path` leads from this folder to the raw one, where the images stay; None for a catalogue without.
+    """
 
     folder: Path
     data_hash: str
@@ -53,7 +59,8 @@ class Prepared:
         return ProductTypes.from_csv(self.folder / TYPES_FILE)
 
     def images(self) -> Images | None:
-        return open_images(Path(self.images_path)) if self.images_path else None
+        """The catalogue's images, in its raw folder. Raises InputError when that is gone."""
+        return open_images(self.folder / self.images_path) if self.images_path else None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
@@ -80,7 +87,7 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
     result = Prepared(
         folder=out,
         data_hash=_data_hash(table, types),
-        images_path=state["images"],
+        images_path=_images_path(state, validated_folder, out),
         counts={side: int((table["side"] == side).sum()) for side in Side},
         uneven_types=_uneven_types(table),
     )
@@ -124,6 +131,12 @@ def _working_folder(raw_folder: Path, settings: Settings) -> Path:
     return settings.cache_path / "catalogs" / name
 
 
+def _images_path(state: dict[str, Any], validated_folder: Path, out: Path) -> str | None:
+    if state["images"] is None:
+        return None
+    return os.path.relpath((validated_folder / state["images"]).resolve(), out.resolve())
+
+
 def _read_validated(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = read_json(folder / validate.STATE_FILE)
@@ -162,7 +175,11 @@ def _identities(table: pl.DataFrame) -> Iterator[list[str]]:
 
 
 def _data_hash(table: pl.DataFrame, types: ProductTypes) -> str:
-    return sha256_json([types.to_csv(), table.columns, table.rows()])
+    """Taken row by row, so that a large catalogue is never one long string."""
+    digest = hashlib.sha256(types.to_csv().encode())
+    for row in table.iter_rows():
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 def _uneven_types(table: pl.DataFrame) -> dict[str, str]:

@@ -7,6 +7,7 @@ out whether it can. The run stops when too many rows are bad or a type has no ro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from aisle import __version__
 from aisle.catalog import TYPES_FILE, ProductTypes
 from aisle.data import raw
 from aisle.data.images import Images, map_bounded, open_images
@@ -99,7 +101,7 @@ def validate(
         accepted.write_parquet(folder / PRODUCTS_FILE)
         quarantine.write_csv(folder / QUARANTINE_FILE)
         _write_report(folder, result, accepted, types)
-        images_at = str(raw_folder.resolve()) if images is not None else None
+        images_at = os.path.relpath(raw_folder.resolve(), out.resolve()) if images is not None else None
         write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
     if problem is not None:
         raise CatalogError(problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}.")
@@ -132,7 +134,7 @@ def fingerprint(raw_folder: Path, options: ContractOptions) -> str:
         for path in paths
         if path.is_file()
     ]
-    return sha256_json([str(raw_folder.resolve()), stats, asdict(options)])
+    return sha256_json([__version__, str(raw_folder.resolve()), stats, asdict(options)])
 
 
 def read_labelled(raw_folder: Path) -> pl.DataFrame:

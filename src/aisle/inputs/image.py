@@ -27,6 +27,19 @@ MAX_PIXELS = 25_000_000
 MAX_SIDE = 8_000
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+)
+"""What Pillow and libjpeg raise for a damaged file."""
+
 _WHITE = (255, 255, 255)
 _FINGERPRINT_SIDE = 64
 
@@ -85,12 +98,11 @@ def _open(data: bytes, wanted: int) -> tuple[Image.Image, tuple[int, int], str]:
                 return _to_rgb(upright), size, kind
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError("the image has too many pixels to be decoded", reason="too_large") from None
     except UnidentifiedImageError:
         raise ImageError("the file is not a JPEG, PNG or WebP image", reason="not_an_image") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, ZeroDivisionError) as error:
-        # What Pillow and libjpeg raise for a damaged file; MemoryError cannot happen below the size limits.
-        raise ImageError(f"the image is damaged ({error})", reason="corrupt") from None
-    except (Image.DecompressionBombError, ArithmeticError, KeyError, AttributeError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"the image is damaged ({error})", reason="corrupt") from None
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from aisle.data.images import Images, map_bounded
+from aisle.errors import ImageError
 from aisle.files import sha256_bytes, write_bytes
 from aisle.logs import get_logger
 from aisle.model.image import Features
@@ -65,7 +66,7 @@ def compute_features(
     shard: dict[str, Features] = {}
     encode = partial(_encode_one, images, encoder)
     with Progress("encoding images", total=len(wanted), done=len(found), unit="images") as progress:
-        for sha256, features in zip(todo, map_bounded(encode, todo.values(), threads=threads), strict=True):
+        for sha256, features in zip(todo, map_bounded(encode, todo.items(), threads=threads), strict=True):
             shard[sha256] = features
             progress.add()
             if len(shard) == SHARD_IMAGES:
@@ -77,8 +78,17 @@ def compute_features(
     return found | shard
 
 
-def _encode_one(images: Images, encoder: Callable[[bytes], Features], stem: str) -> Features:
-    return encoder(images.read(stem))
+def _encode_one(images: Images, encoder: Callable[[bytes], Features], wanted: tuple[str, str]) -> Features:
+    sha256, stem = wanted
+    content = images.read(stem)
+    if sha256_bytes(content) != sha256:
+        raise ImageError(
+            "the image is another one than when the catalogue was validated",
+            reason="changed",
+            where=stem,
+            hint="Run `aisle validate` and `aisle prepare` again.",
+        )
+    return encoder(content)
 
 
 def _read_shard(path: Path) -> Iterator[tuple[str, Features]]:

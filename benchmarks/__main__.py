@@ -1,0 +1,59 @@
+"""`python -m benchmarks [NAME…]`: measure, print a table and append to `benchmarks/results/<date>.json`.
+
+Exit code 0: measured, or skipped because the real catalogue is not here; 4: a goal was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import bulk, first_run, real_catalogue, scale, startup
+from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
+
+BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
+    "startup": startup.run,
+    "real_catalogue": real_catalogue.run,
+    "bulk": bulk.run,
+    "scale": scale.run,
+    "first_run": first_run.run,
+}
+MISSED = 4
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; none: all of them")
+    parser.add_argument(
+        "--real", type=Path, default=ROOT.parent / "shared" / "rakuten", help="folder of the real catalogue"
+    )
+    parser.add_argument("--model", default="", help="bulk: a bundle to use instead of training one")
+    parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    chosen = parser.parse_args(arguments)
+    if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
+    if len(chosen.names) != 1:
+        options = [one for one in arguments if one not in chosen.names]
+        return max(_in_its_own_process(name, options) for name in chosen.names or BENCHMARKS)
+    [name] = chosen.names
+    try:
+        figures = BENCHMARKS[name](Options(chosen.real, chosen.model, chosen.up_to))
+    except Skipped as reason:
+        print(f"{name}\n  skipped: {reason}")
+        return 0
+    entry = record(name, figures, " ".join(["python -m benchmarks", *arguments]), results=chosen.results)
+    print(table(name, figures))
+    return 0 if entry["met"] else MISSED
+
+
+def _in_its_own_process(name: str, options: Sequence[str]) -> int:
+    """One benchmark's memory must not count in the next one's peaks."""
+    return subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

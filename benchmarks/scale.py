@@ -1,0 +1,89 @@
+"""Import, validate and prepare generated catalogues of 1,000 to 100,000 products: is time linear, memory flat?
+
+Validate and prepare run again on the same rows without `images.zip`: what images add to the peak must not grow by
+more than the few facts that are kept of each. An import has images always, so there the whole peak is held to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from statistics import linear_regression
+
+from benchmarks.measure import Figure, Options, Timed, Workplace
+
+ROWS = (1_000, 3_000, 10_000, 30_000, 100_000)
+EXPONENT_GOAL = 1.05
+BYTES_A_ROW_GOAL = 1_000
+VERBS, AGAIN = ("import", "validate", "prepare"), ("validate", "prepare")
+
+
+def run(options: Options) -> list[Figure]:
+    sizes = [rows for rows in ROWS if rows <= options.up_to]
+    measured = [_measure(rows) for rows in sizes]
+    return [figure for rows, one in zip(sizes, measured, strict=True) for figure in _sizes(rows, one)] + [
+        *_exponents(sizes, measured),
+        *_growth(sizes, measured),
+    ]
+
+
+def _measure(rows: int) -> dict[str, Timed]:
+    """Each verb with images, and those of `AGAIN` without, as `validate text`."""
+    with Workplace() as place:
+        found = {
+            "import": place.aisle("import", "--source", "sample", "--rows", str(rows)),
+            "validate": place.aisle("validate"),
+            "prepare": place.aisle("prepare"),
+        }
+        (place.raw / "images.zip").unlink()
+        text = place.path / "text"
+        found["validate text"] = place.aisle("validate", "--out", text / "validated")
+        found["prepare text"] = place.aisle("prepare", "--data", text / "validated", "--out", text / "preprocessed")
+    return found
+
+
+def _sizes(rows: int, one: Mapping[str, Timed]) -> list[Figure]:
+    return [
+        *(Figure(f"{verb}_{rows}_s", one[verb].seconds) for verb in VERBS),
+        *(Figure(f"{verb}_{rows}_peak_mb", one[verb].peak_mb) for verb in VERBS),
+        *(Figure(f"{verb}_{rows}_mb_for_images", _for_images(verb, one)) for verb in AGAIN),
+    ]
+
+
+def _for_images(verb: str, one: Mapping[str, Timed]) -> float:
+    return one[verb].peak_mb - one[f"{verb} text"].peak_mb
+
+
+def _exponents(sizes: Sequence[int], measured: Sequence[Mapping[str, Timed]]) -> list[Figure]:
+    """Seconds grow with rows to this power: fitted over all sizes, and between the two largest.
+
+    The start of a process, the same for any size, lowers the first; the second is nearly free of it.
+    """
+    if len(sizes) < 2:
+        return []
+    figures = []
+    logs = [log(rows) for rows in sizes]
+    for verb in (*VERBS, "total"):
+        names = VERBS if verb == "total" else (verb,)
+        seconds = [log(sum(one[name].seconds for name in names)) for one in measured]
+        slope = linear_regression(logs, seconds).slope
+        last = (seconds[-1] - seconds[-2]) / (logs[-1] - logs[-2])
+        figures += [
+            Figure(f"{verb}_exponent", slope, at_most=EXPONENT_GOAL),
+            Figure(f"{verb}_exponent_of_the_last_step", last),
+        ]
+    return figures
+
+
+def _growth(sizes: Sequence[int], measured: Sequence[Mapping[str, Timed]]) -> list[Figure]:
+    """Bytes of memory that one more row takes because of its image."""
+    if len(sizes) < 2:
+        return []
+    peaks = {
+        "import_bytes_a_row": [one["import"].peak_mb for one in measured],
+        **{f"{verb}_bytes_a_row_for_images": [_for_images(verb, one) for one in measured] for verb in AGAIN},
+    }
+    return [
+        Figure(name, linear_regression(sizes, values).slope * 1e6, at_most=BYTES_A_ROW_GOAL)
+        for name, values in peaks.items()
+    ]

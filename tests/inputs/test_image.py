@@ -1,0 +1,159 @@
+"""The one way in for images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aisle.errors import ImageError
+from aisle.inputs.image import MAX_BYTES, decode, inspect
+
+RED, BLUE = (220, 20, 30), (20, 30, 220)
+
+
+def picture(width: int = 300, height: int = 300, mode: str = "RGB") -> Image.Image:
+    """Red above blue, with a soft gradient, so that orientation and scale can be seen."""
+    rows = np.linspace(0, 1, height)[:, None, None]
+    pixels = (np.array(RED) * (1 - rows) + np.array(BLUE) * rows) * np.ones((1, width, 1))
+    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises width x height and holds next to nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_each_format_is_known_by_its_content(kind: str) -> None:
+    pixels = decode(encoded(picture(), kind), 224)
+    assert pixels.shape == (224, 224, 3)
+    assert np.abs(pixels[2, 112].astype(int) - RED).max() < 25
+    assert np.abs(pixels[-3, 112].astype(int) - BLUE).max() < 25
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_each_colour_mode_becomes_rgb(mode: str) -> None:
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    image = Image.fromarray(np.full((50, 50), 40_000, np.uint16)) if mode == "I;16" else picture(50, 50, mode)
+    assert decode(encoded(image, kind), 64).shape == (64, 64, 3)
+
+
+def test_sixteen_bit_grey_keeps_its_brightness() -> None:
+    grey = Image.fromarray(np.full((50, 50), 40_000, np.uint16))
+    assert abs(int(decode(encoded(grey, "PNG"), 32).mean()) - 156) <= 1
+
+
+def test_a_transparent_image_lies_on_white() -> None:
+    assert decode(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "PNG"), 32).min() == 255
+
+
+@pytest.mark.parametrize(("orientation", "top"), [(1, RED), (3, BLUE), (6, None), (8, None)])
+def test_an_image_is_turned_as_its_exif_says(orientation: int, top: tuple[int, int, int] | None) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = decode(encoded(picture(), exif=exif), 100).astype(int)
+    if top is not None:
+        assert np.abs(pixels[1, 50] - top).max() < 25
+    else:  # turned by a quarter: the left and right edges differ, top and bottom do not
+        assert np.abs(pixels[50, 1] - pixels[50, -2]).max() > 100
+        assert np.abs(pixels[1, 50] - pixels[-2, 50]).max() < 25
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 100), (100, 400), (1, 1), (1, 500), (7, 3)])
+def test_an_image_that_is_not_square_is_shown_whole_on_white(width: int, height: int) -> None:
+    pixels = decode(encoded(Image.new("RGB", (width, height), "black"), "PNG"), 100)
+    assert pixels.shape == (100, 100, 3)
+    expected = 10_000 * min(width, height) / max(width, height)
+    assert abs(int((pixels[:, :, 0] < 128).sum()) - expected) <= 200
+
+
+@pytest.mark.parametrize("side", [225, 447, 500, 1000, 2000])
+def test_scaled_decoding_shows_what_full_decoding_shows(side: int) -> None:
+    content = encoded(picture(side, side), quality=95)
+    full = Image.open(io.BytesIO(content)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    assert np.abs(decode(content, 224).astype(int) - np.asarray(full)).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"not an image at all", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (encoded(picture(), "GIF"), "not_an_image"),
+        (encoded(picture(), "BMP"), "not_an_image"),
+        (encoded(picture())[:2000], "corrupt"),
+        (encoded(picture(), "PNG")[:200], "corrupt"),
+        (encoded(picture(), "WEBP")[:100], "corrupt"),
+        (png_header(20_000, 20_000), "too_large"),
+        (png_header(8_001, 10), "too_large"),
+        (png_header(100, 100), "corrupt"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 100, "not_an_image"),
+        (b"\xff" * (MAX_BYTES + 1), "too_large"),
+    ],
+)
+def test_a_bad_image_has_its_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(content, 224)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_an_animated_image_is_refused(kind: str) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    with pytest.raises(ImageError, match="animated"):
+        decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]), 32)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_no_damage_raises_anything_but_an_image_error(kind: str) -> None:
+    content = bytearray(encoded(picture(120, 90), kind))
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for position in generator.integers(0, len(content), 4):
+            damaged[position] ^= 1 << int(generator.integers(0, 8))
+        try:
+            decode(bytes(damaged), 64)
+        except ImageError:
+            continue
+
+
+@pytest.mark.parametrize("share", [i / 20 for i in range(1, 20)])
+def test_a_truncated_jpeg_is_refused_wherever_it_ends(share: float) -> None:
+    content = encoded(picture())
+    with pytest.raises(ImageError):
+        decode(content[: int(len(content) * share)], 224)
+
+
+def test_the_same_picture_saved_again_has_the_same_fingerprint() -> None:
+    photo = Image.effect_mandelbrot((400, 400), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    hashes = {inspect(encoded(photo, quality=quality)).fingerprint for quality in (95, 80)}
+    assert len(hashes) == 1
+
+
+def test_other_pictures_have_other_fingerprints() -> None:
+    mandelbrot = Image.effect_mandelbrot((400, 400), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    assert inspect(encoded(picture())).fingerprint != inspect(encoded(mandelbrot)).fingerprint
+
+
+def test_facts_are_those_of_the_file() -> None:
+    facts = inspect(encoded(picture(640, 480)))
+    assert (facts.format, facts.width, facts.height, len(facts.sha256)) == ("JPEG", 640, 480, 64)

@@ -1,0 +1,138 @@
+"""Calibration, fusion, and the text and image models by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aisle.errors import BundleError
+from aisle.model.calibration import accept_threshold, calibration_error, fit_temperature, log_softmax
+from aisle.model.fusion import Fusion, fit_fusion
+from aisle.model.image import ImageEncoder, LinearHead
+from aisle.model.text import TextFeatures, TextModel, TextVectorizer, fold
+
+TEXTS = ["Livre ancien relié", "Jeu vidéo PS4", "Piscine gonflable 30 x 40", "livre de poche", "jeu de société"]
+
+
+def sampled(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Types drawn from softmax(scores), so that the right temperature of `scores` is 1."""
+    generator = np.random.default_rng(seed)
+    return np.array([generator.choice(len(row), p=row) for row in np.exp(log_softmax(scores))])
+
+
+def test_the_temperature_that_the_data_has_is_found() -> None:
+    scores = np.random.default_rng(0).normal(size=(4000, 5)) * 2
+    assert fit_temperature(scores * 3, sampled(scores, 1)) == pytest.approx(3, rel=0.1)
+
+
+def test_the_error_of_a_calibrated_model_is_small_and_that_of_a_boaster_is_not() -> None:
+    scores = np.random.default_rng(0).normal(size=(4000, 5)) * 2
+    targets = sampled(scores, 1)
+
+    def error(factor: float) -> float:
+        probabilities = np.exp(log_softmax(scores * factor))
+        return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == targets)
+
+    assert error(1) < 0.03
+    assert error(5) > 0.1
+
+
+def test_log_softmax_survives_huge_scores() -> None:
+    assert np.allclose(np.exp(log_softmax(np.array([[1e8, 0.0], [-1e8, 0.0]]))), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(("accuracy", "threshold"), [(1.0, 0.8), (0.75, 0.6), (0.6, 0.5), (0.0, 0.5)])
+def test_the_threshold_is_the_lowest_that_keeps_the_promise(accuracy: float, threshold: float) -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    right = np.array([True, True, False, True, False])
+    assert accept_threshold(confidence, right, accuracy) == threshold
+
+
+def test_rows_of_equal_confidence_are_accepted_together_or_not_at_all() -> None:
+    assert accept_threshold(np.array([0.9, 0.9]), np.array([True, False]), 0.9) is None
+
+
+def test_no_threshold_keeps_a_promise_that_cannot_be_kept() -> None:
+    assert accept_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.9) is None
+    assert accept_threshold(np.array([]), np.array([], dtype=bool), 0.9) is None
+
+
+def logs(seed: int, skill: float, targets: np.ndarray, types: int = 4) -> np.ndarray:
+    scores = np.random.default_rng(seed).normal(size=(len(targets), types))
+    scores[np.arange(len(targets)), targets] += skill
+    return log_softmax(scores)
+
+
+def test_fusion_is_better_than_each_model_and_leans_on_the_better_one() -> None:
+    targets = np.random.default_rng(0).integers(0, 4, 2000)
+    models = {"image": logs(1, 1.0, targets), "title": logs(2, 2.0, targets)}
+    fusion = fit_fusion(models, np.ones((2000, 2), dtype=bool), targets)
+    fused = fusion.log_probabilities(models, np.ones((2000, 2), dtype=bool))
+
+    def loss(one: np.ndarray) -> float:
+        return float(-one[np.arange(2000), targets].mean())
+
+    assert loss(fused) < min(loss(one) for one in models.values())
+    image, title = fusion.weights["image+title"]
+    assert title > image > 0
+
+
+def test_a_product_with_one_model_gets_that_models_answer() -> None:
+    targets = np.random.default_rng(0).integers(0, 4, 500)
+    models = {"image": logs(1, 1.0, targets), "title": logs(2, 2.0, targets)}
+    fusion = fit_fusion(models, np.ones((500, 2), dtype=bool), targets)
+    present = np.tile([False, True], (500, 1))
+    assert (fusion.log_probabilities(models, present).argmax(1) == models["title"].argmax(1)).all()
+
+
+def test_a_product_without_a_model_has_no_probabilities() -> None:
+    fusion = Fusion(["title"], {"title": [1.0]})
+    assert np.isnan(fusion.log_probabilities({"title": np.zeros((1, 3))}, np.zeros((1, 1), dtype=bool))).all()
+
+
+def test_a_set_of_inputs_that_no_held_out_row_has_gets_equal_weights() -> None:
+    targets = np.zeros(3, dtype=np.intp)
+    models = {"a": logs(1, 1.0, targets), "b": logs(2, 1.0, targets)}
+    present = np.array([[True, False], [False, True], [True, False]])
+    assert fit_fusion(models, present, targets).weights["a+b"] == pytest.approx([0.5, 0.5])
+
+
+def test_words_without_stop_words_are_left_unless_nothing_else_is() -> None:
+    stop = frozenset({"de", "la"})
+    assert fold("Lot de 3", stop) == "lot 0"
+    assert fold("de la", stop) == "de la"
+
+
+def test_a_vectorizer_that_was_stored_gives_the_same_rows() -> None:
+    vectorizer = TextVectorizer(TextFeatures(char_min_texts=1, stop_words=("de",))).fit(TEXTS)
+    again = TextVectorizer.from_tables(*vectorizer.to_tables())
+    assert (vectorizer.transform(TEXTS) != again.transform(TEXTS)).nnz == 0
+
+
+def test_scores_of_a_text_do_not_depend_on_its_neighbours() -> None:
+    vectorizer = TextVectorizer(TextFeatures(char_min_texts=1)).fit(TEXTS)
+    columns = vectorizer.transform(TEXTS).shape[1]
+    weights = np.random.default_rng(0).normal(size=(columns, 7)).astype(np.float32)
+    model = TextModel(vectorizer, weights, np.zeros(7, np.float32))
+    together = model.scores(TEXTS)
+    assert all((model.scores([text])[0] == together[row]).all() for row, text in enumerate(TEXTS))
+
+
+def test_a_text_of_unknown_words_gets_the_bias() -> None:
+    vectorizer = TextVectorizer(TextFeatures()).fit(TEXTS)
+    columns = vectorizer.transform(TEXTS).shape[1]
+    model = TextModel(vectorizer, np.ones((columns, 2), np.float32), np.array([1, 2], np.float32))
+    assert model.scores(["漢字"]).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 64])
+def test_a_linear_head_gives_each_row_the_same_in_any_batch(rows: int) -> None:
+    generator = np.random.default_rng(0)
+    head = LinearHead(generator.normal(size=(1280, 27)), generator.normal(size=27))
+    features = generator.normal(size=(64, 1280)).astype(np.float32)
+    assert (head.scores(features[:rows]) == head.scores(features)[:rows]).all()
+
+
+def test_a_graph_that_is_none_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="no ONNX graph"):
+        ImageEncoder(b"nothing")
