@@ -48,9 +48,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated catalogue of 432 products. Read it, do not write to it."""
+    """A generated catalogue of 540 products. Read it, do not write to it."""
     folder = tmp_path_factory.mktemp("sample") / "raw"
-    write_sample(folder, rows=432, seed=0)
+    write_sample(folder, rows=540, seed=0)
     return folder
 
 
@@ -59,7 +59,7 @@ def prepared(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared
     """The sample catalogue, validated and prepared, with sides large enough to measure on."""
     place = tmp_path_factory.mktemp("prepared")
     validate(sample, place / "validated")
-    return prepare(place / "validated", place / "preprocessed", options=PrepareOptions(Shares(0.15, 0.25)))
+    return prepare(place / "validated", place / "preprocessed", options=PrepareOptions(Shares(0.15, 0.2)))
 
 
 @pytest.fixture(scope="session")
