@@ -25,13 +25,13 @@ check: $(VENV)/.dev  ## Lint, formatting, types, the direction of imports, gener
 	! grep -HnE 'https?://|index-url|find-links' requirements.txt requirements/*.txt
 
 test: $(VENV)/.dev  ## The tests of every commit, in minutes.
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not soak"
 
 test-full: $(VENV)/.dev  ## What is slow, or needs an engine, a browser or a cluster.
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not soak"
 
 soak: $(VENV)/.dev  ## Long runs, by hand.
-	$(BIN)/pytest -m slow --timeout 3600 tests/faults
+	$(BIN)/pytest -m soak --timeout 3600
 
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks

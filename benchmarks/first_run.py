@@ -40,8 +40,9 @@ def _environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OF_THE_CALLER}
     own = str(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in kept["PATH"].split(os.pathsep) if part != own)
-    fresh = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PIP_NO_CACHE_DIR": "1", "PORT": "0"}
-    return {**kept, "PATH": path, **fresh}
+    folders = {"HOME": home, "XDG_CACHE_HOME": home / ".cache", "XDG_CONFIG_HOME": home / ".config"}
+    fresh = {name: str(folder) for name, folder in folders.items()}
+    return {**kept, **fresh, "PATH": path, "PIP_NO_CACHE_DIR": "1", "PORT": "0"}
 
 
 def _seconds_until_served(clone: Path, env: Mapping[str, str]) -> float:

@@ -93,15 +93,22 @@ class ProductTypes(Mapping[str, ProductType]):
 
     @classmethod
     def from_csv(cls, path: Path) -> ProductTypes:
-        """Read `prdtypecode,label`. Raises CatalogError when the columns are others or a code is empty."""
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if not {"prdtypecode", "label"} <= set(reader.fieldnames or ()):
-                raise CatalogError("needs the columns prdtypecode and label", where=path)
-            rows = [(row["prdtypecode"].strip(), (row["label"] or "").strip()) for row in reader]
+        """Read `prdtypecode,label`. Raises CatalogError: other columns, a code that is empty or twice there."""
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.DictReader(stream)
+                columns = set(reader.fieldnames or ())
+                rows = [((row.get("prdtypecode") or "").strip(), (row.get("label") or "").strip()) for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CatalogError(f"is not CSV in UTF-8 ({error})", where=path, hint="Convert it first.") from None
+        if not {"prdtypecode", "label"} <= columns:
+            raise CatalogError("has no columns prdtypecode and label", where=path, hint="Separate them by a comma.")
         if not rows or not all(code for code, _ in rows):
-            raise CatalogError("has no rows, or a row without a code", where=path)
-        return cls(ProductType(code, label or code) for code, label in rows)
+            raise CatalogError("has no rows, or a row without a code", where=path, hint="Give each type its code.")
+        try:
+            return cls(ProductType(code, label or code) for code, label in rows)
+        except CatalogError as error:
+            raise CatalogError(error.what, where=path, hint="Keep one of the two.") from None
 
     def to_csv(self) -> str:
         out = StringIO()

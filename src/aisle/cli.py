@@ -190,13 +190,13 @@ def predict(source: Path, output: Path, images: Path | None, model: str, as_json
     """Predict every row of INPUT, a CSV or parquet file: one row out for each row in, in order."""
     settings = _start(LogFile.TEST)
     from aisle.batch.local import predict_file
-    from aisle.data.images import open_images
+    from aisle.data.images import open_given_images
     from aisle.model.bundle import Bundle
     from aisle.model.predictor import Predictor
     from aisle.registry.bundles import BundleStore
 
     bundle = Bundle.load(BundleStore(settings.models_path).find(model))
-    found = open_images(images) if images is not None else None
+    found = open_given_images(images) if images is not None else None
     with Predictor(bundle, threads=settings.threads) as predictor:
         result = predict_file(predictor, source, output, images=found)
     _print(
@@ -221,6 +221,47 @@ def serve(model: str) -> None:
     serve_bundle(Bundle.load(BundleStore(settings.models_path).find(model)), settings)
 
 
+@aisle.group()
+def registry() -> None:
+    """The bundle store: what is there, and which bundle serves."""
+
+
+@registry.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Every bundle of the store, the oldest first."""
+    settings = _start(LogFile.TRAIN)
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    serving = store.serving()
+    found = {"champion": serving.champion, "challenger": serving.challenger, "versions": store.versions()}
+
+    def lines(found: dict[str, Any]) -> str:
+        marked = (f"{one}{'  champion' if one == found['champion'] else ''}" for one in found["versions"])
+        return "\n".join(marked) or f"{settings.models_path} has no bundle yet"
+
+    _print(found, as_json, lines)
+
+
+@registry.command()
+@click.argument("version")
+@as_json
+def promote(version: str, as_json: bool) -> None:
+    """Make VERSION the champion: what `--model champion` and the service take from now on."""
+    settings = _start(LogFile.TRAIN)
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    before = store.serving().champion
+    store.make_champion(version)
+    _print(
+        {"champion": version, "before": before},
+        as_json,
+        lambda found: f"champion: {found['champion']}, before: {found['before'] or 'none'}",
+    )
+
+
 def main() -> NoReturn:
     """Run the command line; every error is one line and has its exit code."""
     debug = "--debug" in sys.argv[1:]
@@ -228,9 +269,11 @@ def main() -> NoReturn:
         aisle.main(standalone_mode=False)
     except click.exceptions.Abort:
         _fail("stopped", 130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_usage_error(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("stopped", 130)
     except AisleError as error:
@@ -258,8 +301,14 @@ def _print(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, 
     click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
 
 
+def _usage_error(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{error.format_message()} `{context.command_path if context else 'aisle'} --help` shows how it is used."
+
+
 def _os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    where = error.filename2 or error.filename
+    where = f"{where}: " if where else ""
     if error.errno == errno.ENOSPC:
         return f"{where}the disk is full. Nothing was half-written; make room and run the same command again."
     return f"{where}{error.strerror or error}"

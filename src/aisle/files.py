@@ -7,6 +7,7 @@ to the disk and renamed over it. A process that is killed leaves at most a tempo
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from aisle.errors import UsageError
 
 CHUNK = 1 << 20
 TEMPORARY_PREFIX = ".tmp-"
@@ -34,6 +37,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         _fsync_folder(target.parent)
+    except OSError as error:
+        _name_target(error, temporary, target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,8 +68,21 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         else:
             temporary.rename(target)
         _fsync_folder(target.parent)
+    except OSError as error:
+        _name_target(error, temporary, target)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, *, marker: str) -> None:
+    """Raises UsageError for a folder with something in it but `marker`, the file that every folder of ours has."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise UsageError(
+            f"holds something else than an earlier result ({marker} is missing)",
+            where=folder,
+            hint="Choose another --out.",
+        )
 
 
 def write_bytes(target: Path, content: bytes) -> None:
@@ -100,6 +119,13 @@ def sha256_json(value: Any) -> str:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _name_target(error: OSError, temporary: Path, target: Path) -> None:
+    """Let the error of a write name what was to be written, which is what its reader knows."""
+    is_write = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if (is_write and error.filename is None) or str(error.filename).startswith(str(temporary)):
+        error.filename = str(target)
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ Several processes may write to one file: lines are appended whole, and rotation 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import logging.handlers
@@ -33,9 +34,12 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
+        self._complained = self._complaining = False
         self._lock_path = path.with_name(f".{path.name}.lock")
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._complaining:
+            return
         try:
             with self._lock_path.open("a") as lock_file:
                 fcntl.flock(lock_file, fcntl.LOCK_EX)
@@ -44,6 +48,20 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
                 self.flush()
         except OSError:  # a full or read-only disk must not stop the work that is being logged
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
+        """Say once, on the terminal, that lines are lost, instead of a traceback for each of them."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._complained:
+            self._complained = self._complaining = True
+            get_logger(__name__).warning("log file not written", path=self.baseFilename, reason=error.strerror)
+            self._complaining = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written before cannot be written now
+            super().close()
 
     def _reopen_if_rotated(self) -> None:
         if self.stream is None:

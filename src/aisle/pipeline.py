@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aisle.batch.table import FIELDS, product_rows, read_product_table
 from aisle.data import raw
-from aisle.data.images import open_images
+from aisle.data.images import open_given_images
 from aisle.data.prepare import Prepared, ensure_prepared
 from aisle.data.source import import_catalogue
 from aisle.data.split import Side
@@ -53,7 +53,8 @@ def train_bundle(
     contract: ContractOptions = ContractOptions(),
     again: bool = False,
 ) -> Trained:
-    """Train on a raw or prepared folder. Without `out` the bundle goes to the store, under its version.
+    """Train on a raw or prepared folder. Without `out` the bundle goes to the store, under its version, and is
+    the champion if there was none.
 
     A bundle of the store that has the very same lineage is taken instead, unless `again`.
     """
@@ -73,7 +74,10 @@ def train_bundle(
     store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
         bundle = train(chosen, prepared, Path(folder) / "bundle", cache=settings.cache_path, threads=threads)
-        return Trained(Bundle.load(store.add(bundle)), new=True)
+        stored = Bundle.load(store.add(bundle))
+    if store.serving().champion is None:
+        store.make_champion(stored.version)
+    return Trained(stored, new=True)
 
 
 def evaluate_file(
@@ -86,7 +90,7 @@ def evaluate_file(
     report: Path | None = None,
 ) -> Evaluation:
     """Measure a bundle on a table with the column `prdtypecode`, and write the report's folder if asked to."""
-    found = open_images(images) if images is not None else None
+    found = open_given_images(images) if images is not None else None
     table = read_product_table(file, images=found, labelled=True)
     rows = list(product_rows(table, found, fields=fields))
     labelled = [row for row, code in enumerate(table["type_code"]) if code]

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process. Raises UsageError that names the variable and what it accepts."""
     try:
-        return Settings()  # type: ignore[call-arg]  # mypy misses defaults that are given to Field first
+        return Settings()
     except ValidationError as error:
         first = error.errors()[0]
         variable = "_".join(str(part) for part in first["loc"]).upper()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -34,7 +34,7 @@ def expected(predictor: Predictor, product: Product) -> list[tuple[str, float]]:
     return [(one.type.code, one.confidence) for one in prediction.candidates]
 
 
-def answered(response: httpx.Response) -> list[tuple[str, float]]:
+def answered(response: httpx2.Response) -> list[tuple[str, float]]:
     assert response.status_code == 200, response.text
     return [(one["prediction"], one["confidence"]) for one in response.json()["predictions"]]
 

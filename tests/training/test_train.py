@@ -15,7 +15,7 @@ from aisle.data.prepare import Prepared
 from aisle.errors import BundleError, CatalogError, ImageError
 from aisle.files import read_json, sha256_file
 from aisle.model.bundle import RUN_FILE, Bundle
-from aisle.model.image import ImageEncoder
+from aisle.model.image import Features, ImageEncoder
 from aisle.training import efficientnet
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.features import FeatureCache, compute_features
@@ -91,12 +91,16 @@ def test_a_damaged_shard_is_computed_again(tmp_path: Path) -> None:
     assert cache.load(["00" * 32]) == {}
 
 
+def zeros(_: bytes) -> Features:
+    return np.zeros(4, np.float32)
+
+
 def test_an_image_that_changed_since_validation_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     images = prepared.images()
     assert images is not None
     stem = prepared.products().drop_nulls("image")["image"][0]
     with pytest.raises(ImageError, match="another one than when"):
-        compute_features(images, lambda _: np.ones(4), {"ab" * 32: stem}, FeatureCache(tmp_path, b"g"), threads=1)
+        compute_features(images, zeros, {"ab" * 32: stem}, FeatureCache(tmp_path, b"g"), threads=1)
 
 
 def test_a_stage_that_was_finished_is_not_computed_again(tmp_path: Path) -> None:

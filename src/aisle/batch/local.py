@@ -65,10 +65,10 @@ def predict_file(
     table = read_product_table(source, images=images)
     outcomes = predict_table(predictor, table, images=images, fields=fields)
     result = pl.DataFrame(list(outcomes), schema=OUTPUT_SCHEMA, orient="row")
-    keys = table.select(name for name in KEY_COLUMNS if name in table.columns)
+    names = raw.own_names(source)
+    keys = table.select(pl.col(name).alias(names[name]) for name in KEY_COLUMNS if name in names)
     with atomic_path(output) as temporary:
-        written = keys.rename(raw.challenge_names(keys.columns)).hstack(result)
-        written.write_parquet(temporary) if output.suffix == ".parquet" else written.write_csv(temporary)
+        raw.write_table(pl.DataFrame({column.name: column for column in (*keys, *result)}), temporary)
     summary = BulkResult(
         output=output,
         rows=len(result),

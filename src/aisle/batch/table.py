@@ -26,12 +26,16 @@ class ProductRow:
 
 
 def read_product_table(path: Path, *, images: Images | None, labelled: bool = False) -> pl.DataFrame:
-    """Read a table of products. Raises CatalogError for one that has neither texts nor images to look at."""
-    table = raw.read_products(path, required=("type_code",) if labelled else ())
-    with_images = images is not None and all(name in table.columns for name in NEEDED_FOR_IMAGES)
-    if not with_images and not {"title", "description"} & set(table.columns):
+    """Read a table of products.
+
+    Raises CatalogError for one that has neither texts nor images to look at, or that does not say which of the
+    `images` belongs to which product.
+    """
+    required = (*(("type_code",) if labelled else ()), *(NEEDED_FOR_IMAGES if images is not None else ()))
+    table = raw.read_products(path, required=required)
+    if images is None and not {"title", "description"} & set(table.columns):
         raise CatalogError(
-            "has neither a column 'designation' nor 'description'" + (" nor image columns" if images else ""),
+            "has neither a column 'designation' nor 'description'",
             where=path,
             hint=f"Its columns are {', '.join(map(repr, table.columns))}.",
         )
@@ -58,7 +62,7 @@ def product_rows(
         return table[name].fill_null("").to_list() if wanted else blank
 
     titles, descriptions = column("title", "title"), column("description", "description")
-    if images is None or "image" not in fields or any(name not in table.columns for name in NEEDED_FOR_IMAGES):
+    if images is None or "image" not in fields:
         for title, description in zip(titles, descriptions, strict=True):
             yield ProductRow(Product(title, description))
         return

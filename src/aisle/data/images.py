@@ -69,7 +69,7 @@ class ImageZip:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ArchiveError(f"is not a zip that can be read: {error}", where=path) from None
+            raise ArchiveError(f"is no zip of images: {error}", where=path, hint="Pack it again.") from None
         self._names = {
             Path(info.filename).stem: info.filename
             for info in self._zip.infolist()
@@ -108,12 +108,20 @@ def open_images(path: Path) -> Images | None:
     if path.is_file():
         return ImageZip(path)
     if not path.is_dir():
-        raise InputError("there is no such folder or zip of images", where=path)
+        raise InputError("there is no such folder or zip of images", where=path, hint="Is --images right?")
     if (path / IMAGES_ZIP).is_file():
         return ImageZip(path / IMAGES_ZIP)
     folders = [path / name for name in IMAGE_FOLDERS if (path / name).is_dir()]
     found = ImageFolder(folders or [path])
     return found if len(found) else None
+
+
+def open_given_images(path: Path) -> Images:
+    """The images at a path that somebody named for them. Raises InputError where there are none."""
+    found = open_images(path)
+    if found is None:
+        raise InputError("holds no image", where=path, hint="Without --images only the texts are looked at.")
+    return found
 
 
 def map_bounded(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:

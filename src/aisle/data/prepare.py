@@ -22,7 +22,7 @@ from aisle.data import raw, validate
 from aisle.data.images import Images, open_images
 from aisle.data.split import Shares, Side, split
 from aisle.errors import CheckFailed, InputError
-from aisle.files import atomic_folder, read_json, sha256_json, write_json, write_text
+from aisle.files import atomic_folder, check_replaceable, read_json, sha256_json, write_json, write_text
 from aisle.inputs.text import clean, title_key
 from aisle.logs import get_logger
 from aisle.settings import Settings
@@ -76,6 +76,7 @@ class Prepared:
 def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = PrepareOptions()) -> Prepared:
     """Clean and split the accepted rows of `validated_folder` and write `out`, whole or not at all."""
     state = _read_validated(validated_folder)
+    check_replaceable(out, marker=STATE_FILE)
     accepted = pl.read_parquet(validated_folder / validate.PRODUCTS_FILE)
     table = _clean(accepted)
     memberships = split(_identities(table), options.shares, options.salt)
@@ -93,7 +94,7 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
     )
     _check_sides(result)
     with atomic_folder(out) as folder:
-        table.write_parquet(folder / PRODUCTS_FILE)
+        raw.write_table(table, folder / PRODUCTS_FILE)
         write_text(folder / TYPES_FILE, types.to_csv())
         write_json(folder / STATE_FILE, {"inputs": _inputs(state, options), "result": result.as_dict()})
     get_logger(__name__).info("catalogue prepared", **result.as_dict())

@@ -13,6 +13,8 @@ The image of a product is `image_<imageid>_product_<productid>.jpg`; another end
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -50,10 +52,13 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def challenge_names(columns: Sequence[str]) -> dict[str, str]:
-    """Our column names → those of the challenge's files."""
-    names = {"key": "", "title": "designation", "product_id": "productid", "image_id": "imageid"}
-    return {name: names.get(name, name) for name in columns}
+def own_names(path: Path) -> dict[str, str]:
+    """Our column names → those that the table at `path`, which `read_products` takes, has for them."""
+    if path.suffix == ".parquet":
+        columns = list(pl.read_parquet_schema(path))
+    else:
+        columns = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+    return {COLUMNS[name]: name for name in columns if name in COLUMNS}
 
 
 def image_stem(product_id: str, image_id: str) -> str:
@@ -69,22 +74,15 @@ def read_products(
     Raises CatalogError when a required column is missing, a name stands twice, or the file is not UTF-8 CSV.
     """
     table = read_table(path)
-    table = table.rename({name: COLUMNS[name] for name in table.columns if name in COLUMNS}, strict=True)
-    missing = [name for name in required if name not in table.columns]
-    if missing:
-        wanted = [" or ".join(repr(raw) for raw, name in COLUMNS.items() if name == column) for column in missing]
-        raise CatalogError(
-            f"has no column {', '.join(wanted)}",
-            where=path,
-            hint=f"Its columns are {', '.join(map(repr, table.columns))}.",
-        )
-    return table
+    names = {name: COLUMNS[name] for name in table.columns if name in COLUMNS}
+    _check_columns(path, table.columns, list(names.values()), required)
+    return table.rename(names)
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """Read a CSV or parquet file as text columns; empty cells are null. Raises CatalogError."""
     if not path.is_file():
-        raise CatalogError("there is no such file", where=path)
+        raise CatalogError("there is no such file", where=path, hint="Give a CSV or parquet file.")
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path).cast(pl.String)
@@ -93,6 +91,13 @@ def read_table(path: Path) -> pl.DataFrame:
         if isinstance(error, OSError) and error.errno:
             raise
         raise CatalogError(_reason(path, error), where=path, hint=_hint(path)) from None
+
+
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write CSV or parquet, by the ending. Raises OSError, with its number, for what the disk does not take."""
+    buffer = io.BytesIO()  # Polars' own errors do not tell a full disk from a table that cannot be written
+    table.write_parquet(buffer) if path.suffix == ".parquet" else table.write_csv(buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def product_types(folder: Path) -> ProductTypes | None:
@@ -116,6 +121,22 @@ def check_raw_folder(folder: Path) -> None:
         )
 
 
+def _check_columns(path: Path, columns: Sequence[str], names: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
+    if missing and (bad := _invalid_utf8(path)):
+        raise CatalogError(bad, where=path, hint=_hint(path))
+    if missing:
+        wanted = [" or ".join(repr(raw) for raw, name in COLUMNS.items() if name == column) for column in missing]
+        found = ", ".join(map(repr, columns))
+        separator = next((one for one in ";\t|" if len(columns) == 1 and one in columns[0]), None)
+        hint = f"Separate its cells by commas, not by {separator!r}." if separator else f"Its columns are {found}."
+        raise CatalogError(f"has no column {', '.join(wanted)}", where=path, hint=hint)
+    twice = [name for name in names if names.count(name) > 1]
+    twice += [name for name in columns if f"{name}_duplicated_0" in columns]  # so Polars calls the second one
+    if twice:
+        raise CatalogError(f"has two columns for {twice[0]!r}", where=path, hint="Remove one of the two.")
+
+
 def _read_csv(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, infer_schema=False, encoding="utf8")
 
@@ -123,24 +144,43 @@ def _read_csv(path: Path) -> pl.DataFrame:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, pl.exceptions.NoDataError):
         return "is empty"
-    bad = _first_invalid_utf8(path) if path.suffix != ".parquet" else None
-    if bad is not None:
-        line, byte = bad
-        return f"is not UTF-8: byte 0x{byte:02X} in line {line}"
-    return f"cannot be read as a table: {str(error).splitlines()[0]}"
+    return _invalid_utf8(path) or _ragged(path) or f"cannot be read as a table: {[*str(error).splitlines(), ''][0]}"
 
 
 def _hint(path: Path) -> str:
-    if path.suffix != ".parquet" and _first_invalid_utf8(path) is not None:
+    if _invalid_utf8(path):
         return f"Convert it first, for example: iconv -f ISO-8859-1 -t UTF-8 {path.name} > converted.csv"
-    return ""
+    if path.suffix == ".parquet":
+        return "Write it again as parquet."
+    return "Write it again as CSV: a cell with a comma, a quote or a line break needs quotes around it."
 
 
-def _first_invalid_utf8(path: Path) -> tuple[int, int] | None:
+def _invalid_utf8(path: Path) -> str:
+    """What is wrong with the first line of a CSV file that is not UTF-8; empty if all are."""
+    if path.suffix == ".parquet":
+        return ""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                return number, line[error.start]
-    return None
+                return f"is not UTF-8: byte 0x{line[error.start]:02X} in line {number}"
+    return ""
+
+
+def _ragged(path: Path) -> str:
+    """What is wrong with the first row of a CSV file that has more cells than the header; empty if none has."""
+    if path.suffix == ".parquet":
+        return ""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream)
+        try:
+            wanted = len(next(reader, ()))
+            for row in reader:
+                if len(row) > wanted:
+                    return (
+                        f"has {len(row)} cells in the row that ends in line {reader.line_num}, {wanted} in its header"
+                    )
+        except csv.Error as error:
+            return f"cannot be read from line {reader.line_num} on: {error}"
+    return ""

@@ -19,9 +19,10 @@ import polars as pl
 from aisle import __version__
 from aisle.catalog import TYPES_FILE, ProductTypes
 from aisle.data import raw
+from aisle.data.archive import check_archive
 from aisle.data.images import Images, map_bounded, open_images
 from aisle.errors import CatalogError, ImageError
-from aisle.files import atomic_folder, read_json, sha256_json, write_json, write_text
+from aisle.files import atomic_folder, check_replaceable, read_json, sha256_json, write_json, write_text
 from aisle.inputs.image import ImageFacts, inspect
 from aisle.logs import get_logger
 from aisle.progress import track
@@ -77,6 +78,9 @@ def validate(
     written all the same, to `out` with `.refused` behind its name, so that one can see which rows they are.
     """
     raw.check_raw_folder(raw_folder)
+    check_replaceable(out, marker=STATE_FILE)
+    if (raw_folder / raw.IMAGES_ZIP).is_file():
+        check_archive(raw_folder / raw.IMAGES_ZIP)
     state = fingerprint(raw_folder, options)
     table = read_labelled(raw_folder)
     types = choose_types(raw_folder, table)
@@ -98,11 +102,12 @@ def validate(
     target = out if problem is None else out.with_name(out.name + ".refused")
     with atomic_folder(target) as folder:
         write_text(folder / TYPES_FILE, types.to_csv())
-        accepted.write_parquet(folder / PRODUCTS_FILE)
-        quarantine.write_csv(folder / QUARANTINE_FILE)
+        raw.write_table(accepted, folder / PRODUCTS_FILE)
+        raw.write_table(quarantine, folder / QUARANTINE_FILE)
         _write_report(folder, result, accepted, types)
         images_at = os.path.relpath(raw_folder.resolve(), out.resolve()) if images is not None else None
-        write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
+        if problem is None:  # without it no later step takes the folder
+            write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
     if problem is not None:
         raise CatalogError(problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}.")
     get_logger(__name__).info("catalogue validated", **result.as_dict())
@@ -204,7 +209,16 @@ def _rules(types: ProductTypes) -> Iterator[tuple[str, pl.Expr]]:
 def _join_by_key(left: pl.DataFrame, right: pl.DataFrame, column: str, where: Path) -> pl.DataFrame:
     twice = right.filter(pl.col("key").is_duplicated())
     if len(twice):
-        raise CatalogError(f"key {twice['key'][0]} stands {len(twice)} times", where=where)
+        first = twice["key"][0]
+        times = int(right["key"].eq_missing(first).sum())
+        raise CatalogError(
+            f"{f'key {first}' if first else 'an empty key'} stands {times} times",
+            where=where,
+            hint="Keep one of its rows.",
+        )
+    unused = len(right.join(left, on="key", how="anti"))
+    if unused:
+        get_logger(__name__).warning("rows for no product are not used", file=str(where), rows=unused)
     return left.drop(column, strict=False).join(
         right.select("key", column), on="key", how="left", maintain_order="left"
     )

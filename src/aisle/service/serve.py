@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 
 import uvicorn
@@ -26,8 +28,12 @@ def serve(bundle: Bundle, settings: Settings) -> None:
             server_header=False,
             timeout_graceful_shutdown=25,
         )
+        server = uvicorn.Server(config)
+        with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
+            # uvicorn hands SIGTERM on once it has stopped; being told to stop is no failure here.
+            signal.signal(signal.SIGTERM, server.handle_exit)
         get_logger(__name__).info("serving", url=f"http://{host}:{port}", model_version=bundle.version)
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

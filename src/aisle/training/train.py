@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
 from aisle.errors import CatalogError
-from aisle.files import sha256_json
+from aisle.files import check_replaceable, sha256_json
 from aisle.logs import get_logger
-from aisle.model.bundle import Bundle, BundleParts, write_bundle
+from aisle.model.bundle import MANIFEST_FILE, Bundle, BundleParts, write_bundle
 from aisle.model.calibration import Array, accept_threshold, fit_temperature
 from aisle.model.classifier import DESCRIPTION, IMAGE, TITLE, Classifier, Inputs, Models, calibrated
 from aisle.model.fusion import fit_fusion
@@ -66,6 +66,7 @@ def train(
     recipe: Light, prepared: Prepared, out: Path, *, cache: Path, threads: int, evaluated_on: Side = Side.TEST
 ) -> Bundle:
     """Train `recipe` on `prepared` and write the bundle to `out`. Raises InputError for a catalogue it cannot use."""
+    check_replaceable(out, marker=MANIFEST_FILE)
     started = time.monotonic()
     log = get_logger(__name__)
     table = prepared.products()
@@ -180,7 +181,10 @@ def _learnable(recipe: Light, rows: Rows) -> list[str]:
         if here.sum() >= count and len(np.unique(rows.targets[here])) > 1:
             names.append(name)
     if not names:
-        raise CatalogError("there is nothing to learn from: fewer than two types with titles or images")
+        raise CatalogError(
+            "there is nothing to learn from: fewer than two types with titles or images",
+            hint="Add products of other types.",
+        )
     return names
 
 
