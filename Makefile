@@ -40,9 +40,9 @@ env-example: $(VENV)/.dev  ## Write .env.example from the settings.
 	$(BIN)/python -m aisle.settings > .env.example
 
 lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any registry's address.
-	$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra auth --universal --python-version 3.11 --generate-hashes \
 	  --group build --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra train --group build --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra auth --group build --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
 	  -c requirements.txt -o requirements/dev.txt
 

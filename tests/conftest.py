@@ -20,6 +20,8 @@ from aisle.settings import Settings, get_settings
 from aisle.training.recipes import light
 from aisle.training.train import train
 
+pytest_plugins = ["servers"]  # PostgreSQL and Redis
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "rakuten"
 
 

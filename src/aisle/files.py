@@ -24,8 +24,11 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success it becomes `target`, on an error it is removed."""
+def atomic_path(target: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it becomes `target`, on an error it is removed.
+
+    A `private` file is one that only its owner may read, from the first byte on.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
     os.close(handle)
@@ -34,7 +37,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        if not private:  # mkstemp makes it so
+            temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         _fsync_folder(target.parent)
     except OSError as error:
@@ -92,6 +96,12 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 def write_text(target: Path, text: str) -> None:
     write_bytes(target, text.encode())
+
+
+def write_private_text(target: Path, text: str) -> None:
+    """For secrets: only the owner may read the file."""
+    with atomic_path(target, private=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aisle.errors import UsageError
@@ -45,6 +45,44 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the prediction service; 0: any free one.")
     threads: int = Field(
         0, ge=0, description="Processor cores to use for decoding and encoding images; 0: all there are."
+    )
+    database_url: str = Field(
+        "sqlite:///data/aisle.db",
+        description="The database: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
+    )
+    redis_url: str = Field(
+        "", description="Redis that counts for every instance, `redis://HOST:6379/0`; empty: each counts in memory."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed; empty: none.",
+    )
+    auth_host: str = Field("127.0.0.1", description="Address the token service listens on.")
+    auth_port: int = Field(8011, ge=0, le=65535, description="Port of the token service; 0: any free one.")
+    token_issuer: str = Field("aisle", min_length=1, description="Who issues the tokens: their claim `iss`.")
+    token_audience: str = Field("aisle", min_length=1, description="Whom the tokens are for: their claim `aud`.")
+    access_token_expire_minutes: int = Field(15, ge=1, le=1440, description="How long an access token is good.")
+    refresh_token_expire_days: int = Field(
+        14, ge=1, le=365, description="How long a sign-in lasts, however often its token is refreshed."
+    )
+    signing_algorithm: Literal["EdDSA", "ES256"] = Field(
+        "EdDSA", description="How new signing keys sign: Ed25519 or ECDSA on P-256."
+    )
+    signing_key_passphrase: SecretStr = Field(
+        SecretStr(""), description="Encrypts private signing keys in the database; empty: they are stored plain."
+    )
+    signing_key_lead_minutes: int = Field(
+        10, ge=6, description="How long a new key is published before it signs; verifiers fetch keys every 5."
+    )
+    login_failures: int = Field(
+        10, ge=1, description="Failed sign-ins after which an account has to wait, whether it exists or not."
+    )
+    login_window_minutes: int = Field(15, ge=1, description="Within how long these failures count.")
+    login_attempts_per_minute: int = Field(30, ge=1, description="Sign-ins that one address may try in a minute.")
+    bootstrap_admin_user: str = Field("", description="Name of the first administrator; empty: `admin`.")
+    bootstrap_admin_password: SecretStr = Field(
+        SecretStr(""),
+        description="Its password; empty: a random one, shown once and kept in DATA_PATH/admin-password.",
     )
 
 

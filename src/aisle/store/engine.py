@@ -1,0 +1,118 @@
+"""Opening the database: SQLite in a file by default, PostgreSQL by `DATABASE_URL`.
+
+    engine = open_database(settings.database_url)
+    with reading(engine) as connection: ...
+    with writing(engine) as connection: ...    # one transaction, committed at the end
+
+On SQLite a writing transaction takes the write lock when it begins: two writers wait for each other instead of
+failing half-way, which is what `BEGIN` followed by a late upgrade of the lock does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from aisle.errors import ServiceMissing, UsageError
+
+BUSY_SECONDS = 30
+CONNECT_SECONDS = 5
+_WRITE = "aisle_write"
+
+
+def open_database(url: str) -> Engine:
+    """An engine for `url`. Raises UsageError for an address that is neither SQLite nor PostgreSQL."""
+    address = _address(url)
+    if address.get_backend_name() == "sqlite":
+        return _open_sqlite(address)
+    return create_engine(
+        address, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=utc"}
+    )
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database. Raises ServiceMissing when there is none to be had."""
+    with _reachable(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction: committed at the end, rolled back on an error. Raises ServiceMissing as `reading` does."""
+    with _reachable(engine), engine.execution_options(**{_WRITE: True}).begin() as connection:
+        yield connection
+
+
+def is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def _address(url: str) -> URL:
+    hint = "DATABASE_URL is sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        # The address may hold a password: it is not repeated.
+        raise UsageError("DATABASE_URL is not an address of a database", hint=hint) from None
+    if address.drivername in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+    if address.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
+        raise UsageError(f"cannot use a database of the kind {address.drivername}", hint=hint)
+    return address
+
+
+def _open_sqlite(address: URL) -> Engine:
+    if address.database in (None, "", ":memory:"):
+        raise UsageError("the database has to be a file, several processes share it", hint="sqlite:///data/aisle.db")
+    _create_private(Path(str(address.database)))
+    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver begins nothing on its own: `begin` below does
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get(_WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """Only the owner reads the file, which holds password hashes; SQLite gives its side files the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+@contextlib.contextmanager
+def _reachable(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise _missing(engine, error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _missing(engine, error) from error
+        raise
+
+
+def _missing(engine: Engine, error: DBAPIError) -> ServiceMissing:
+    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    return ServiceMissing(
+        f"the database does not answer: {reason}",
+        where=engine.url.render_as_string(hide_password=True),
+        hint="Check DATABASE_URL and that it runs.",
+    )

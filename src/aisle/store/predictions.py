@@ -1,0 +1,68 @@
+"""The record of predictions and what people said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from aisle.store.schema import feedback, predictions
+
+
+@dataclass(frozen=True)
+class PredictionRecord:
+    """One answer. `top` is a list of `{"code", "label", "confidence"}`, the best first; hashes are SHA-256."""
+
+    id: str
+    created_at: datetime
+    user_name: str
+    input_hash: str
+    designation: str
+    description: str
+    image_hash: str | None
+    predicted: str
+    confidence: float
+    top: list[dict[str, Any]]
+    decision: str
+    model_version: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The right type of an earlier prediction, and who said so."""
+
+    prediction_id: str
+    created_at: datetime
+    user_name: str
+    type_code: str
+
+
+def add(connection: Connection, records: Sequence[PredictionRecord]) -> None:
+    """Store many at once: a writer beside the service collects them, so that no answer waits for the disk."""
+    if records:
+        connection.execute(insert(predictions), [vars(record) for record in records])
+
+
+def find(connection: Connection, prediction_id: str) -> PredictionRecord | None:
+    row = connection.execute(select(predictions).where(predictions.c.id == prediction_id)).one_or_none()
+    return None if row is None else PredictionRecord(**row._mapping)
+
+
+def delete_older(connection: Connection, *, than: datetime) -> int:
+    """Delete predictions, and the feedback on them, made before a moment; how many those were."""
+    return connection.execute(delete(predictions).where(predictions.c.created_at < than)).rowcount
+
+
+def add_feedback(connection: Connection, given: Feedback) -> None:
+    """Every word is kept: the last one counts. The prediction has to be there."""
+    connection.execute(insert(feedback).values(**vars(given)))
+
+
+def feedback_on(connection: Connection, prediction_id: str) -> list[Feedback]:
+    """What was said about a prediction, the oldest first."""
+    columns = (feedback.c.prediction_id, feedback.c.created_at, feedback.c.user_name, feedback.c.type_code)
+    query = select(*columns).where(feedback.c.prediction_id == prediction_id).order_by(feedback.c.id)
+    return [Feedback(*row) for row in connection.execute(query)]

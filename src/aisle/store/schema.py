@@ -1,0 +1,145 @@
+"""What is in the database. A change here needs a migration; a test holds the two together on both engines.
+
+Times are UTC and carry their zone. Secrets are never stored as they are: passwords and API keys as hashes,
+refresh tokens as hashes. `audit` only grows: triggers refuse to change or delete a row of it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+# Names for every constraint, so that a later migration can drop one on either engine.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment. Takes datetimes with a zone only, and gives UTC back; SQLite by itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("kind", String(20), nullable=False),  # person, service
+    Column("role", String(20), nullable=False),  # admin, reviewer, client
+    Column("password_hash", String(255)),  # a service account has none
+    Column("created_at", UtcTime, nullable=False),
+    Column("disabled_at", UtcTime),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("prefix", String(20), primary_key=True),  # shown, to tell keys apart
+    Column("key_hash", String(64), nullable=False),
+    Column("user_name", ForeignKey("users.name"), nullable=False, index=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("revoked_at", UtcTime),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", String(64), primary_key=True),
+    Column("algorithm", String(10), nullable=False),
+    Column("public_jwk", JSON, nullable=False),
+    Column("private_pem", Text, nullable=False),
+    # Its state follows from these times and the clock: see auth/keys.py.
+    Column("published_at", UtcTime, nullable=False),
+    Column("signs_from", UtcTime, nullable=False),
+    Column("signs_until", UtcTime),
+    Column("verifies_until", UtcTime),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("family", String(32), nullable=False, index=True),
+    Column("user_name", ForeignKey("users.name"), nullable=False, index=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False, index=True),
+    Column("used_at", UtcTime),
+    Column("revoked_at", UtcTime),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("created_at", UtcTime, nullable=False, index=True),
+    # No foreign key: the name comes from a token, whose issuer may keep its users in another database.
+    Column("user_name", String(100), nullable=False),
+    Column("input_hash", String(64), nullable=False, index=True),
+    Column("designation", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("image_hash", String(64)),
+    Column("predicted", String(50), nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("top", JSON, nullable=False),
+    Column("decision", String(20), nullable=False),
+    Column("model_version", String(100), nullable=False),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("prediction_id", ForeignKey("predictions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("user_name", String(100), nullable=False),
+    Column("type_code", String(50), nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("what", String(100), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Index("ix_audit_at", "at"),
+)

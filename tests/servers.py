@@ -1,0 +1,177 @@
+"""Real PostgreSQL and Redis for tests: found or installed, started on free ports in a folder of their own.
+
+Debian's packages are installed where the tests run as root. Where a server is not to be had, the tests that need it
+skip and say why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+START_SECONDS = 30
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+
+
+@dataclass(frozen=True)
+class RunningRedis:
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for servers that cannot take port 0."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL for the session, with an empty database `postgres`."""
+    with postgres(tmp_path_factory.mktemp("postgres") / "cluster") as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres(postgres_url: str) -> Iterator[str]:
+    """A database of its own for one test."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield postgres_url.removesuffix("postgres") + name
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RunningRedis]:
+    """A Redis of its own for one test, which may stop it."""
+    with redis(tmp_path / "redis") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A new cluster in `folder` and its address for SQLAlchemy. PostgreSQL refuses to run as root."""
+    initdb = _program("initdb", "postgresql-15")
+    folder.mkdir(parents=True)
+    account = _unprivileged()
+    owner: int | None = None
+    if account is not None:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        for parent in folder.parents:  # pytest keeps its folders private
+            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        owner = account.pw_uid
+    data, port = folder / "data", free_port()
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    subprocess.run(
+        [initdb, "-D", str(data), "-U", "aisle", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, capture_output=True, env=environment, cwd=folder, user=owner,
+    )  # fmt: skip
+    options = ["-k", str(folder), "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off"]
+    command = [str(Path(initdb).with_name("postgres")), "-D", str(data), *options]
+    isready = str(Path(initdb).with_name("pg_isready"))
+    with _running(command, folder, environment, signal.SIGINT, owner) as process:
+        _wait(process, lambda: _succeeds([isready, "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "aisle"]), folder)
+        yield f"postgresql+psycopg://aisle@127.0.0.1:{port}/postgres"
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[RunningRedis]:
+    """A new Redis that keeps nothing on the disk."""
+    program = _program("redis-server", "redis-server")
+    folder.mkdir(parents=True)
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with _running(command, folder, dict(os.environ), signal.SIGTERM, None) as process:
+        _wait(process, lambda: _accepts(port), folder)
+        yield RunningRedis(f"redis://127.0.0.1:{port}/0", process)
+
+
+def _program(name: str, package: str) -> str:
+    found = _find(name)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        # Debian starts a server when it installs it; the policy file's answer 101 forbids that.
+        policy = Path("/usr/sbin/policy-rc.d")
+        ours = not policy.exists()
+        if ours:
+            policy.write_text("#!/bin/sh\nexit 101\n")
+            policy.chmod(0o755)
+        try:
+            for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", package]):
+                subprocess.run(["apt-get", *arguments], check=False, capture_output=True, env=environment)
+        finally:
+            if ours:
+                policy.unlink()
+        found = _find(name)
+    if found is None:
+        pytest.skip(f"{name} is not here and cannot be installed (Debian package {package})")
+    return found
+
+
+def _find(name: str) -> str | None:
+    debian = [str(path) for path in sorted(DEBIAN_POSTGRES.glob("*/bin"), reverse=True)]
+    return shutil.which(name, path=os.pathsep.join([*debian, os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """Who runs PostgreSQL when the tests run as root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    pytest.skip("no account but root to run PostgreSQL with")
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str], folder: Path, environment: dict[str, str], stop: signal.Signals, owner: int | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "output.log").open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, user=owner
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(stop)
+            try:
+                process.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError((folder / "output.log").read_text(errors="replace"))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+
+
+def _succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
