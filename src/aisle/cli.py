@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,6 +15,9 @@ from aisle import __version__
 from aisle.errors import AisleError
 from aisle.logs import LogFile, setup_logging
 from aisle.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from aisle.auth.accounts import Accounts
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -221,6 +224,117 @@ def serve(model: str) -> None:
     serve_bundle(Bundle.load(BundleStore(settings.models_path).find(model)), settings)
 
 
+@aisle.command()
+def auth() -> None:
+    """Serve tokens over HTTP: sign-in, refresh, the keys to verify with."""
+    settings = _start(LogFile.SERVING)
+    from aisle.auth.serve import serve as serve_tokens
+
+    serve_tokens(settings)
+
+
+@aisle.group()
+def user() -> None:
+    """Accounts: people with a password, services with an API key."""
+
+
+role_option = click.Choice(["admin", "reviewer", "client"])
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=role_option, default="client", show_default=True)
+@click.option("--service", is_flag=True, help="A service: it gets an API key, shown once, and no password.")
+@click.option("--password-file", type=FILE, default=None, help="Read the password from a file; -: standard input.")
+@as_json
+def add_user(name: str, role: str, service: bool, password_file: Path | None, as_json: bool) -> None:
+    """Add an account. The password is asked for, or read from a file or standard input: never an argument."""
+    accounts = _accounts()
+    from aisle.store.users import Role
+
+    if service:
+        if password_file is not None:
+            raise click.UsageError("a service has no password.")
+        _, key = accounts.add_service(name, Role(role))
+        _print({"name": name, "role": role, "api_key": key}, as_json, lambda found: found["api_key"])
+        return
+    accounts.add_person(name, Role(role), _password(password_file))
+    _print({"name": name, "role": role}, as_json, lambda found: f"{name} may sign in as {role}")
+
+
+@user.command("disable")
+@click.argument("name")
+@as_json
+def disable_user(name: str, as_json: bool) -> None:
+    """End an account and its sessions. Its history stays, and so does its name."""
+    _accounts().disable(name)
+    _print({"name": name, "active": False}, as_json, lambda found: f"{name} is disabled")
+
+
+@user.command("role")
+@click.argument("name")
+@click.argument("role", type=role_option)
+@as_json
+def set_role(name: str, role: str, as_json: bool) -> None:
+    """Give an account another role."""
+    accounts = _accounts()
+    from aisle.store.users import Role
+
+    accounts.set_role(name, Role(role))
+    _print({"name": name, "role": role}, as_json, lambda found: f"{name} is now {role}")
+
+
+@user.command("key")
+@click.argument("name")
+@click.option("--revoke", "prefix", default="", help="Revoke the key that begins with this instead of adding one.")
+@as_json
+def service_key(name: str, prefix: str, as_json: bool) -> None:
+    """Give a service one more API key, shown once, or revoke one of its keys."""
+    accounts = _accounts()
+    if prefix:
+        accounts.revoke_api_key(name, prefix)
+        _print({"name": name, "revoked": prefix}, as_json, lambda found: f"{prefix} is revoked")
+        return
+    _print({"name": name, "api_key": accounts.add_api_key(name)}, as_json, lambda found: found["api_key"])
+
+
+@user.command("list")
+@as_json
+def list_users(as_json: bool) -> None:
+    """Every account: its kind, its role, whether it is active, the prefixes of its API keys."""
+    found = {"users": _accounts().overview()}
+    _print(
+        found,
+        as_json,
+        lambda found: "\n".join("  ".join(str(value) for value in one.values()) for one in found["users"]),
+    )
+
+
+@aisle.group()
+def keys() -> None:
+    """The keys that sign access tokens."""
+
+
+@keys.command()
+@as_json
+def rotate(as_json: bool) -> None:
+    """Publish a new signing key; it signs once every verifier has had the time to fetch it."""
+    settings = _start(LogFile.SERVING)
+    from aisle.auth.keys import KeyPolicy
+    from aisle.auth.keys import rotate as rotate_keys
+    from aisle.store.engine import open_database
+    from aisle.store.migrate import migrate
+
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    key = rotate_keys(engine, KeyPolicy.of(settings), who=_operator())
+    _print(
+        {"kid": key.kid, "algorithm": key.algorithm, "signs_from": key.signs_from.isoformat()},
+        as_json,
+        lambda found: f"key {found['kid']} is published and signs from {found['signs_from']}",
+    )
+
+
 @aisle.group()
 def registry() -> None:
     """The bundle store: what is there, and which bundle serves."""
@@ -295,6 +409,37 @@ def _start(file: LogFile) -> Settings:
     settings = get_settings()
     setup_logging(file, settings.logs_path, level=settings.log_level)
     return settings
+
+
+def _accounts() -> Accounts:
+    settings = _start(LogFile.SERVING)
+    from aisle.auth.accounts import Accounts
+    from aisle.store.engine import open_database
+    from aisle.store.migrate import migrate
+
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    return Accounts(engine, _operator())
+
+
+def _operator() -> str:
+    """Who is at the terminal, for the audit trail."""
+    import os
+    import pwd
+
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container's user need not have a name
+        return f"cli:{os.getuid()}"
+
+
+def _password(file: Path | None) -> str:
+    if file is not None and str(file) != "-":
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    if file is not None or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return password
 
 
 def _print(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, Any]], str]) -> None:

@@ -1,0 +1,35 @@
+"""Starting the token service: the database brought up to date, a key to sign with, then HTTP."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from aisle.auth.app import create_app
+from aisle.auth.bootstrap import bootstrap_admin
+from aisle.auth.keys import KeyPolicy, ensure_key
+from aisle.settings import Settings
+from aisle.store.engine import open_database
+from aisle.store.migrate import migrate
+from aisle.web import serve_app
+
+
+def open_accounts(settings: Settings) -> Engine:
+    """The database, up to date and with a signing key. Raises ServiceMissing when it does not answer."""
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    ensure_key(engine, KeyPolicy.of(settings))
+    return engine
+
+
+def serve(settings: Settings) -> None:
+    """Serve until the process is told to stop. Raises UsageError when the address is taken."""
+    engine = open_accounts(settings)
+    if settings.bootstrap_admin_password.get_secret_value():
+        bootstrap_admin(engine, settings)
+    serve_app(
+        create_app(engine, settings),
+        host=settings.auth_host,
+        port=settings.auth_port,
+        what="serving tokens",
+        port_setting="AUTH_PORT",
+    )
