@@ -1,0 +1,77 @@
+"""What the HTTP services share: whose address it is, and what an error tells."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+
+from aisle.errors import ServiceMissing, UsageError
+from aisle.web import RequestMiddleware, answer_with_problems, client_address, networks
+
+
+def request(peer: str, *forwarded: str) -> Request:
+    headers = [(b"x-forwarded-for", one.encode()) for one in forwarded]
+    return Request({"type": "http", "client": (peer, 5000), "headers": headers})
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "address"),
+    [
+        ("", "10.0.0.1", ["192.0.2.1"], "10.0.0.1"),
+        ("10.0.0.0/8", "192.0.2.9", ["192.0.2.1"], "192.0.2.9"),
+        ("10.0.0.0/8", "10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.0/8", "10.0.0.1", ["192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.0/8", "10.0.0.1", ["192.0.2.1, 10.0.0.2"], "192.0.2.1"),
+        ("10.0.0.0/8", "10.0.0.1", ["1.2.3.4, 192.0.2.1, 10.0.0.2"], "192.0.2.1"),  # 1.2.3.4 may be invented
+        ("10.0.0.0/8", "10.0.0.1", ["1.2.3.4", "192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.0/8", "10.0.0.1", ["nonsense"], "10.0.0.1"),
+        ("10.0.0.0/8", "10.0.0.1", ["192.0.2.1, nonsense"], "10.0.0.1"),
+        ("::1, 10.0.0.1", "::1", ["2001:db8::1"], "2001:db8::1"),
+        ("127.0.0.1", "testclient", ["192.0.2.1"], "testclient"),
+    ],
+)
+def test_the_address_is_the_last_that_no_trusted_proxy_wrote(
+    trusted: str, peer: str, forwarded: list[str], address: str
+) -> None:
+    assert client_address(request(peer, *forwarded), networks(trusted)) == address
+
+
+def test_a_proxy_that_is_no_address_is_named() -> None:
+    with pytest.raises(UsageError, match="TRUSTED_PROXIES"):
+        networks("10.0.0.0/8, localhost")
+
+
+@pytest.fixture
+def client() -> TestClient:
+    app = FastAPI()
+    app.add_middleware(RequestMiddleware, max_body=10)
+    answer_with_problems(app)
+
+    @app.get("/missing")
+    def missing() -> None:
+        raise ServiceMissing("the database does not answer: no host inner-host-7")
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret detail")
+
+    @app.post("/echo")
+    async def echo(request: Request) -> int:
+        return len(await request.body())
+
+    return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/missing", 503), ("/broken", 500)])
+def test_what_failed_inside_is_for_the_log_and_not_for_the_client(client: TestClient, path: str, status: int) -> None:
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "inner-host-7" not in answer.text
+    assert "secret" not in answer.text
+
+
+def test_a_body_is_counted_while_it_streams(client: TestClient) -> None:
+    assert client.post("/echo", content=iter([b"12345", b"67890"])).json() == 10
+    assert client.post("/echo", content=iter([b"12345", b"67890", b"1"])).status_code == 413
