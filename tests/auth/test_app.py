@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import httpx2
@@ -242,3 +243,20 @@ def test_without_a_signing_key_it_is_alive_and_not_ready(engine: Engine, setting
     client = TestClient(create_app(engine, settings), raise_server_exceptions=False)
     assert client.get("/livez").status_code == 200
     assert_problem(client.get("/readyz"), 503)
+
+
+def test_of_two_that_renew_at_the_same_moment_one_gets_a_pair(client: TestClient) -> None:
+    token = sign_in(client).json()["refresh_token"]
+    statuses: list[int] = []
+    start = threading.Barrier(2)
+
+    def race() -> None:
+        start.wait()
+        statuses.append(renew(client, token).status_code)
+
+    threads = [threading.Thread(target=race) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 401]
