@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from aisle.errors import ServiceMissing, UsageError
 from aisle.store import audit, predictions, refresh, users
 from aisle.store.engine import open_database, reading, writing
+from aisle.store.migrate import migrate
 from aisle.store.predictions import Feedback, PredictionRecord
 from aisle.store.refresh import RefreshToken
 from aisle.store.users import Kind, Role, User
@@ -101,8 +103,6 @@ def test_an_audit_entry_is_neither_changed_nor_deleted(engine: Engine, statement
 
 @pytest.mark.slow
 def test_the_audit_trail_cannot_be_emptied_at_once(empty_postgres: str) -> None:
-    from aisle.store.migrate import migrate
-
     engine = open_database(empty_postgres)
     migrate(engine)
     with pytest.raises(DBAPIError, match="only grows"), writing(engine) as connection:
@@ -161,3 +161,26 @@ def test_a_database_that_does_not_answer_is_a_missing_service() -> None:
     with pytest.raises(ServiceMissing) as refusal, reading(engine):
         pass
     assert "secret" not in str(refusal.value)
+
+
+def test_two_that_read_before_they_write_take_turns_on_sqlite(tmp_path: Path) -> None:
+    """The second would otherwise fail half-way, because the first changed what it had read."""
+    engine = open_database(f"sqlite:///{tmp_path / 'aisle.db'}")
+    migrate(engine)
+    done = threading.Event()
+
+    def other() -> None:
+        with writing(engine) as connection:
+            users.add(connection, replace(ANNE, name="bob"))
+        done.set()
+
+    thread = threading.Thread(target=other)
+    with writing(engine) as connection:
+        assert users.all_users(connection) == []
+        thread.start()
+        assert not done.wait(0.5)
+        users.add(connection, ANNE)
+    thread.join()
+    with reading(engine) as connection:
+        assert [user.name for user in users.all_users(connection)] == ["anne", "bob"]
+    engine.dispose()
