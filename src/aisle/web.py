@@ -170,9 +170,11 @@ def serve_app(app: FastAPI, *, host: str, port: int, what: str, port_setting: st
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
+    # A socket that listens on IPv6 shows IPv4 peers as ::ffff:192.0.2.1.
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _is_in(address: str, trusted: tuple[Network, ...]) -> bool:

@@ -122,6 +122,13 @@ def test_a_rotation_publishes_first_and_a_second_one_has_to_wait() -> None:
     assert second["kid"] in aisle("keys", "rotate", code=4)
 
 
+def test_a_service_that_cannot_read_its_key_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNING_KEY_PASSPHRASE", "a passphrase")
+    aisle("keys", "rotate")
+    monkeypatch.setenv("SIGNING_KEY_PASSPHRASE", "another")
+    assert "SIGNING_KEY_PASSPHRASE" in aisle("auth", code=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_service_signs_people_in_on_each_kind_of_database(

@@ -12,7 +12,7 @@ from tests.auth.conftest import SetClock
 from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key, rotate
 from aisle.auth.keyset import MAX_AGE
 from aisle.auth.tokens import Signer, TokenPolicy, Verifier
-from aisle.errors import CheckFailed, ServiceMissing, UsageError
+from aisle.errors import AisleError, CheckFailed, ServiceMissing
 from aisle.settings import Settings
 from aisle.store import audit
 from aisle.store.engine import reading
@@ -103,7 +103,7 @@ def test_a_private_key_with_a_passphrase_is_stored_encrypted(engine: Engine, clo
     assert "ENCRYPTED" in stored.private_pem
     assert KeyRing(engine, passphrase="a passphrase", clock=clock).current()[0] == stored
     for wrong in ("", "another"):
-        with pytest.raises(UsageError, match="SIGNING_KEY_PASSPHRASE"):
+        with pytest.raises(AisleError, match="cannot be read"):
             KeyRing(engine, passphrase=wrong, clock=clock).current()
 
 

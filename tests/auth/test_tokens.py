@@ -216,6 +216,7 @@ def test_a_verifier_that_never_had_a_key_says_so_and_recovers(service: Service, 
     [
         {},
         {"keys": None},
+        {"keys": ["1", None]},
         {"keys": [{"kid": "1"}]},
         {"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "1", "alg": "HS256"}]},
     ],

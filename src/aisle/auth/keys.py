@@ -27,7 +27,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 from sqlalchemy import Connection, Engine
 
 from aisle.auth.clock import Clock, utc_now
-from aisle.errors import CheckFailed, ServiceMissing, UsageError
+from aisle.errors import AisleError, CheckFailed, ServiceMissing
 from aisle.settings import Settings
 from aisle.store import audit, signing
 from aisle.store.engine import reading, writing
@@ -121,7 +121,7 @@ class KeyRing:
         self._loaded: dict[str, PrivateKey] = {}
 
     def current(self) -> tuple[StoredKey, PrivateKey]:
-        """The key that signs now. Raises ServiceMissing when there is none, UsageError for a wrong passphrase."""
+        """The key that signs now. Raises ServiceMissing when there is none, AisleError for a wrong passphrase."""
         now = self._clock()
         signing_now = [key for key in self._keys() if state_of(key, now) is State.SIGNING]
         if not signing_now:
@@ -176,5 +176,5 @@ def _load(key: StoredKey, passphrase: str) -> PrivateKey:
         loaded = None
     if not isinstance(loaded, Ed25519PrivateKey | EllipticCurvePrivateKey):
         hint = "Is SIGNING_KEY_PASSPHRASE the one it was made with?"
-        raise UsageError(f"signing key {key.kid} cannot be read", hint=hint)
+        raise AisleError(f"signing key {key.kid} cannot be read", hint=hint)
     return loaded

@@ -89,14 +89,17 @@ class KeySet:
             found = self._fetch()
             self._keys = dict(_read(one) for one in found["keys"] if _is_ours(one))
             self._fetched = self._clock()
-        except (OSError, HTTPException, ValueError, KeyError, TypeError, PyJWTError, ServiceMissing) as error:
+        except (OSError, HTTPException, LookupError, ValueError, TypeError, PyJWTError, ServiceMissing) as error:
             get_logger(__name__).warning("keys not fetched", reason=type(error).__name__)
         finally:
             self._tried = self._clock()
 
 
-def _is_ours(jwk: Mapping[str, Any]) -> bool:
-    return jwk.get("alg") == _ALGORITHMS.get((str(jwk.get("kty")), str(jwk.get("crv")))) and bool(jwk.get("alg"))
+def _is_ours(jwk: object) -> bool:
+    if not isinstance(jwk, Mapping):
+        return False
+    kind = (str(jwk.get("kty")), str(jwk.get("crv")))
+    return kind in _ALGORITHMS and jwk.get("alg") == _ALGORITHMS[kind]
 
 
 def _read(jwk: Mapping[str, Any]) -> tuple[str, PyJWK]:

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from aisle.auth.app import create_app
 from aisle.auth.bootstrap import bootstrap_admin
-from aisle.auth.keys import KeyPolicy, ensure_key
+from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.settings import Settings
 from aisle.store.engine import open_database
 from aisle.store.migrate import migrate
@@ -14,10 +14,15 @@ from aisle.web import serve_app
 
 
 def open_accounts(settings: Settings) -> Engine:
-    """The database, up to date and with a signing key. Raises ServiceMissing when it does not answer."""
+    """The database, up to date and with a signing key that can be read.
+
+    Raises ServiceMissing when the database does not answer, AisleError for a wrong passphrase.
+    """
     engine = open_database(settings.database_url)
     migrate(engine)
-    ensure_key(engine, KeyPolicy.of(settings))
+    policy = KeyPolicy.of(settings)
+    ensure_key(engine, policy)
+    KeyRing(engine, passphrase=policy.passphrase).current()  # better no start than a service that signs nobody in
     return engine
 
 
