@@ -32,6 +32,8 @@ IMAGES_ZIP = "images.zip"
 IMAGE_FOLDERS = ("image_train", "image_test")
 GOLD_PATTERN = "gold_*.csv"
 
+RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")  # the table of types of the challenge
+
 REQUIRED_FILES = (TRAIN_FILE, LABELS_FILE)
 OPTIONAL_FILES = (TEST_FILE, AGREEMENT_FILE, TYPES_FILE)
 

@@ -30,7 +30,6 @@ from aisle.progress import track
 PRODUCTS_FILE = "products.parquet"
 QUARANTINE_FILE = "quarantine.csv"
 STATE_FILE = "validated.json"
-RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")
 
 MAX_TITLE = 2_000
 MAX_DESCRIPTION = 50_000
@@ -165,7 +164,7 @@ def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
     if own is not None:
         return own
     codes = set(table["type_code"].drop_nulls().to_list())
-    rakuten = ProductTypes.from_csv(RAKUTEN_TYPES)
+    rakuten = ProductTypes.from_csv(raw.RAKUTEN_TYPES)
     if 2 * len(codes & set(rakuten)) > len(codes):
         return rakuten
     return ProductTypes.from_codes(codes)
