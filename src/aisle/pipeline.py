@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.batch.table import FIELDS, product_rows, read_product_table
+from aisle.catalog import Product
 from aisle.data import raw
 from aisle.data.images import open_given_images
 from aisle.data.prepare import Prepared, ensure_prepared
@@ -120,7 +121,10 @@ def evaluate_side(
     """Measure a bundle on one side of a prepared catalogue, by the ordinary way in."""
     table = prepared.products().filter(side=side.value)
     images = prepared.images()
-    products = [row.product for row in product_rows(table, images)]
+    products = [
+        Product(title, description, images.read(stem) if images is not None and stem else None)
+        for title, description, stem in table.select("title", "description", "image").iter_rows()
+    ]
     with Predictor(bundle, threads=threads_of(settings)) as predictor:
         evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
     if report is not None:

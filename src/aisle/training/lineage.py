@@ -7,19 +7,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import aisle
+from aisle.files import sha256_file, sha256_json
 
 COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow", "simplejpeg", "ftfy")
 
 
 def code_revision() -> str:
-    """The commit of the checkout that runs, with `+changes` if it was altered; else the package's version."""
+    """The commit of the checkout that runs, and a hash of its sources if they were altered since.
+
+    Outside a checkout the package's version.
+    """
     here = Path(aisle.__file__).parent
     try:
         revision = _git(here, "rev-parse", "HEAD")
         altered = _git(here, "status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
         return f"aisle {aisle.__version__}"
-    return f"{revision}+changes" if altered else revision
+    return f"{revision}+{_sources_hash(here)}" if altered else revision
 
 
 def package_versions() -> dict[str, str]:
@@ -30,6 +34,11 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _sources_hash(package: Path) -> str:
+    sources = sorted(package.rglob("*.py"))
+    return sha256_json([[str(path.relative_to(package)), sha256_file(path)] for path in sources])[:12]
 
 
 def _git(folder: Path, *words: str) -> str:
