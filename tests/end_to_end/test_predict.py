@@ -103,10 +103,9 @@ class TestRows:
     ) -> None:
         run("predict", table, "--output", "out.parquet")
         out = read(here / "out.parquet")
-        assert predictor.threshold is not None
-        sure = out["confidence"] >= predictor.threshold
-        assert (out["decision"] == Decision.ACCEPT.value).to_list() == sure.to_list()
-        assert set(out["decision"]) == {"accept", "review"}
+        # So few held-out rows promise nothing, and None accepts nothing.
+        threshold = predictor.threshold if predictor.threshold is not None else 2.0
+        assert (out["decision"] == Decision.ACCEPT.value).to_list() == (out["confidence"] >= threshold).to_list()
 
     def test_the_key_columns_keep_the_names_of_the_input(self, run: Run, here: Path) -> None:
         write_csv(here / "in.csv", [["product_id", "index", "designation", "price"], [7, 3, "piscine", 9]])
@@ -270,11 +269,12 @@ class TestOutput:
             assert run("predict", table, "--output", "new/deep/out.csv").code == 0
         assert contents(here).keys() == {"in.csv", "new/deep/out.csv"}
 
-    def test_input_and_output_may_be_one_file(self, run: Run, here: Path, table: Path) -> None:
-        rows = len(read_csv(table))
-        assert run("predict", table, "--output", table).code == 0
-        assert list(read_csv(table)[0]) == [*KEYS, *PREDICTED]
-        assert len(read_csv(table)) == rows
+    def test_the_input_is_never_replaced(self, run: Run, here: Path, table: Path) -> None:
+        before = table.read_bytes()
+        ran = run("predict", table, "--output", table)
+        assert ran.code == 2
+        assert "would replace the input" in ran.err
+        assert table.read_bytes() == before
 
     def test_json_is_one_object_and_nothing_else(self, run: Run, table: Path) -> None:
         out = run("predict", table, "--output", "out.csv", "--json").out

@@ -30,7 +30,6 @@ LONG_TEXT = "livre " * 17_000  # 100 KB
 # The key of a product of the spoilt shop → what is wrong with it.
 BAD = {
     "0": "product_id_missing; image_missing",
-    "1": "image_id_missing; image_missing",
     "2": "label_missing",
     "3": "label_unknown",
     "4": "weight_out_of_range",
@@ -142,7 +141,7 @@ def test_a_row_with_too_few_cells_is_put_aside(run: Run, here: Path) -> None:
         stream.write("120,L1\n")
     assert run("validate", "--data", "shop", "--out", "out").code == 0
     [row] = read_csv(here / "out" / "quarantine.csv")
-    assert (row["key"], row["reasons"]) == ("120", "product_id_missing; image_id_missing")
+    assert (row["key"], row["reasons"]) == ("120", "product_id_missing")
 
 
 def test_a_label_for_no_product_does_no_harm_and_is_told(run: Run, here: Path) -> None:

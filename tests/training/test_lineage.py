@@ -20,6 +20,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     monkeypatch.setattr(aisle, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(aisle, "__path__", [str(package)])
     return package
 
 
@@ -40,6 +41,12 @@ def test_each_change_is_another_revision(checkout: Path) -> None:
 
 def test_outside_a_checkout_it_is_the_packages_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aisle, "__file__", str(tmp_path / "__init__.py"))
+    assert code_revision() == f"aisle {aisle.__version__}"
+
+
+def test_in_somebody_elses_repository_it_is_the_packages_version(checkout: Path) -> None:
+    (checkout.parent / ".gitignore").write_text("aisle/\n")
+    subprocess.run(["git", "rm", "-rq", "--cached", "aisle"], cwd=checkout.parent, check=True)
     assert code_revision() == f"aisle {aisle.__version__}"
 
 

@@ -68,6 +68,12 @@ def image_stem(product_id: str, image_id: str) -> str:
     return f"image_{image_id}_product_{product_id}"
 
 
+def image_stems(table: pl.DataFrame) -> list[str | None]:
+    """The name of each row's image; None for a product without an image id, which has no image."""
+    ids = zip(table["product_id"], table["image_id"], strict=True)
+    return [image_stem(product_id or "", image_id) if image_id else None for product_id, image_id in ids]
+
+
 def read_products(
     path: Path, *, required: Sequence[str] = ("key", "title", "product_id", "image_id")
 ) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import aisle
-from aisle.files import sha256_file, sha256_json
+from aisle.files import sources_hash
 
 COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow", "simplejpeg", "ftfy")
 
@@ -19,11 +19,12 @@ def code_revision() -> str:
     """
     here = Path(aisle.__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", "__init__.py")  # fails in somebody else's repository
         revision = _git(here, "rev-parse", "HEAD")
         altered = _git(here, "status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
         return f"aisle {aisle.__version__}"
-    return f"{revision}+{_sources_hash(here)}" if altered else revision
+    return f"{revision}+{sources_hash(aisle)[:12]}" if altered else revision
 
 
 def package_versions() -> dict[str, str]:
@@ -34,11 +35,6 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _sources_hash(package: Path) -> str:
-    sources = sorted(package.rglob("*.py"))
-    return sha256_json([[str(path.relative_to(package)), sha256_file(path)] for path in sources])[:12]
 
 
 def _git(folder: Path, *words: str) -> str:
