@@ -26,6 +26,7 @@ def run(options: Options) -> list[Figure]:
     return [figure for rows, one in zip(sizes, measured, strict=True) for figure in _sizes(rows, one)] + [
         *_exponents(sizes, measured),
         *_growth(sizes, measured),
+        Figure("image_file_bytes_a_row", _bytes_of_images(measured[-1]) / sizes[-1]),
     ]
 
 
@@ -33,7 +34,7 @@ def _measure(rows: int) -> dict[str, Timed]:
     """Each verb with images, and those of `AGAIN` without, as `validate text`."""
     with Workplace() as place:
         found = {
-            "import": place.aisle("import", "--source", "sample", "--rows", str(rows)),
+            "import": place.aisle("import", "--source", "sample", "--rows", str(rows), "--json"),
             "validate": place.aisle("validate"),
             "prepare": place.aisle("prepare"),
         }
@@ -54,6 +55,11 @@ def _sizes(rows: int, one: Mapping[str, Timed]) -> list[Figure]:
 
 def _for_images(verb: str, one: Mapping[str, Timed]) -> float:
     return one[verb].peak_mb - one[f"{verb} text"].peak_mb
+
+
+def _bytes_of_images(one: Mapping[str, Timed]) -> int:
+    files = one["import"].json()["files"]
+    return sum(int(file["bytes"]) for file in files if file["name"] == "images.zip")
 
 
 def _exponents(sizes: Sequence[int], measured: Sequence[Mapping[str, Timed]]) -> list[Figure]:

@@ -89,26 +89,33 @@ class ProductTypes(Mapping[str, ProductType]):
     @classmethod
     def from_codes(cls, codes: Iterable[str]) -> ProductTypes:
         """A table for a catalogue that brings none: each code is its own name."""
-        return cls(ProductType(code, code) for code in sorted(set(codes), key=_numbers_first))
+        return cls(ProductType(code, code) for code in sorted(set(codes), key=numbers_first))
 
     @classmethod
     def from_csv(cls, path: Path) -> ProductTypes:
         """Read `prdtypecode,label`. Raises CatalogError: other columns, a code that is empty or twice there."""
         try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream)
-                columns = set(reader.fieldnames or ())
-                rows = [((row.get("prdtypecode") or "").strip(), (row.get("label") or "").strip()) for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
+            return cls.from_text(path.read_text(encoding="utf-8-sig"), where=path)
+        except UnicodeDecodeError as error:
             raise CatalogError(f"is not CSV in UTF-8 ({error})", where=path, hint="Convert it first.") from None
+
+    @classmethod
+    def from_text(cls, text: str, *, where: Path) -> ProductTypes:
+        """As `from_csv`, from the text of the file at `where`."""
+        try:
+            reader = csv.DictReader(StringIO(text, newline=""))
+            columns = set(reader.fieldnames or ())
+            rows = [((row.get("prdtypecode") or "").strip(), (row.get("label") or "").strip()) for row in reader]
+        except csv.Error as error:
+            raise CatalogError(f"is not CSV ({error})", where=where, hint="Write it again as CSV.") from None
         if not {"prdtypecode", "label"} <= columns:
-            raise CatalogError("has no columns prdtypecode and label", where=path, hint="Separate them by a comma.")
+            raise CatalogError("has no columns prdtypecode and label", where=where, hint="Separate them by a comma.")
         if not rows or not all(code for code, _ in rows):
-            raise CatalogError("has no rows, or a row without a code", where=path, hint="Give each type its code.")
+            raise CatalogError("has no rows, or a row without a code", where=where, hint="Give each type its code.")
         try:
             return cls(ProductType(code, label or code) for code, label in rows)
         except CatalogError as error:
-            raise CatalogError(error.what, where=path, hint="Keep one of the two.") from None
+            raise CatalogError(error.what, where=where, hint="Keep one of the two.") from None
 
     def to_csv(self) -> str:
         out = StringIO()
@@ -118,5 +125,6 @@ class ProductTypes(Mapping[str, ProductType]):
         return out.getvalue()
 
 
-def _numbers_first(code: str) -> tuple[int, int, str]:
-    return (0, int(code), "") if code.isdecimal() else (1, 0, code)
+def numbers_first(code: str) -> tuple[int, int, str]:
+    """A sorting key: numbers by their value, then words by the alphabet."""
+    return (0, int(code), "") if code.isdecimal() and len(code) < 20 else (1, 0, code)

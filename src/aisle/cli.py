@@ -13,7 +13,7 @@ import click
 
 from aisle import __version__
 from aisle.errors import AisleError
-from aisle.logs import LogFile, setup_logging
+from aisle.logs import LogFile, log_failure, setup_logging
 from aisle.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -36,18 +36,37 @@ def aisle(debug: bool) -> None:
     del debug  # read in main(), which also sees errors of the command line itself
 
 
+def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the data contract, for every verb that validates."""
+    function = click.option(
+        "--allow-missing-types", is_flag=True, help="Go on though a type of the table has no valid row."
+    )(function)
+    return click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=0.01,
+        show_default=True,
+        help="Largest share of bad rows.",
+    )(function)
+
+
 @aisle.command()
 @click.option("--recipe", "recipe_name", default="light", show_default=True, help="How to train.")
 @click.option("--source", default="", help="Catalogue to import first; default: data/raw, or the sample if empty.")
 @click.option("--rows", default=2700, show_default=True, help="Products of the generated sample.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the generated sample.")
 @click.option("--serve/--no-serve", default=True, help="Serve the trained model at the end.")
-def run(recipe_name: str, source: str, rows: int, seed: int, serve: bool) -> None:
+@contract_options
+def run(
+    recipe_name: str, source: str, rows: int, seed: int, serve: bool, max_bad: float, allow_missing_types: bool
+) -> None:
     """Import, validate, prepare, train, evaluate, register, then serve."""
     settings = _start(LogFile.TRAIN)
+    from aisle.data.validate import ContractOptions
     from aisle.pipeline import run_all
 
-    bundle = run_all(recipe_name, source, settings, rows=rows, seed=seed)
+    contract = ContractOptions(max_bad, allow_missing_types)
+    bundle = run_all(recipe_name, source, settings, rows=rows, seed=seed, contract=contract)
     if serve:
         settings = _start(LogFile.SERVING)
         from aisle.service.serve import serve as serve_bundle
@@ -70,20 +89,6 @@ def import_(source: str, to: Path | None, rows: int, seed: int, refresh: bool, a
     to = to or settings.data_path / "raw"
     result = import_catalogue(source, to, settings=settings, rows=rows, seed=seed, refresh=refresh)
     _print(result.as_dict(), as_json, lambda found: f"{len(found['files'])} files in {found['folder']}")
-
-
-def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the data contract, for every verb that validates."""
-    function = click.option(
-        "--allow-missing-types", is_flag=True, help="Go on though a type of the table has no valid row."
-    )(function)
-    return click.option(
-        "--max-bad",
-        type=click.FloatRange(0, 1),
-        default=0.01,
-        show_default=True,
-        help="Largest share of bad rows.",
-    )(function)
 
 
 @aisle.command()
@@ -147,6 +152,7 @@ def train(
     settings = _start(LogFile.TRAIN)
     from aisle.data.validate import ContractOptions
     from aisle.pipeline import train_bundle
+    from aisle.registry.bundles import BundleStore
 
     trained = train_bundle(
         recipe_name,
@@ -156,8 +162,21 @@ def train(
         contract=ContractOptions(max_bad, allow_missing_types),
         again=again,
     )
-    found = {"version": trained.bundle.version, "bundle": str(trained.bundle.path), "new": trained.new}
-    _print(found, as_json, lambda found: f"bundle {found['version']} in {found['bundle']}")
+    champion = BundleStore(settings.models_path).serving().champion
+    found = {
+        "version": trained.bundle.version,
+        "bundle": str(trained.bundle.path),
+        "new": trained.new,
+        "champion": champion,
+    }
+
+    def sentence(found: dict[str, Any]) -> str:
+        line = f"bundle {found['version']} in {found['bundle']}"
+        if champion in (None, found["version"]) or out is not None:
+            return line
+        return f"{line}; the champion is still {champion}: `aisle registry promote {found['version']}` replaces it"
+
+    _print(found, as_json, sentence)
 
 
 @aisle.command()
@@ -180,7 +199,8 @@ def evaluate(model: str, file: Path, images: Path | None, fields: str, report: P
     report = report or settings.data_path / "reports" / f"{bundle.version}-{file.stem}"
     found = evaluate_file(bundle, file, settings, images=images, fields=parse_fields(fields), report=report)
     figures = {**found.figures, "model_version": bundle.version, "report": str(report)}
-    _print(figures, as_json, lambda figures: f"{format_table(found.figures)}\nreport: {report}/evaluation.html")
+    table = f"model {bundle.version}\n{format_table(found.figures, found.types)}\nreport: {report}/evaluation.html"
+    _print(figures, as_json, lambda _: table)
 
 
 @aisle.command()
@@ -206,8 +226,8 @@ def predict(source: Path, output: Path, images: Path | None, model: str, as_json
         result.as_dict(),
         as_json,
         lambda found: (
-            f"{found['predicted']} of {found['rows']} rows predicted ({found['accepted']} to accept, "
-            f"{found['errors']} with an error): {found['output']}"
+            f"{found['predicted']} of {found['rows']} rows predicted by {bundle.version} "
+            f"({found['accepted']} to accept, {found['errors']} with an error): {found['output']}"
         ),
     )
 
@@ -378,9 +398,10 @@ def promote(version: str, as_json: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error is one line and has its exit code."""
-    debug = "--debug" in sys.argv[1:]
+    words = sys.argv[1:]
+    debug = "--debug" in words
     try:
-        aisle.main(standalone_mode=False)
+        aisle.main([word for word in words if word != "--debug"], standalone_mode=False)
     except click.exceptions.Abort:
         _fail("stopped", 130)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -460,5 +481,7 @@ def _os_error(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"aisle: {' '.join(message.split())}", err=True)
+    line = " ".join(message.split())
+    log_failure(line, exit_code=code)
+    click.echo(f"aisle: {line}", err=True)
     sys.exit(code)

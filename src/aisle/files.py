@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from aisle.errors import UsageError
@@ -129,6 +130,20 @@ def sha256_json(value: Any) -> str:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sources_hash(package: ModuleType) -> str:
+    """A hash of a package's Python files: what was computed by other code is not taken for the same."""
+    folder = Path(package.__path__[0])
+    return sha256_json([[str(path.relative_to(folder)), sha256_file(path)] for path in sorted(folder.rglob("*.py"))])
+
+
+def remove_abandoned(folder: Path, *, now: float, older_than_seconds: float = 86_400.0) -> None:
+    """Remove temporary files and folders of processes that were killed long ago."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime > older_than_seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _name_target(error: OSError, temporary: Path, target: Path) -> None:

@@ -112,6 +112,15 @@ def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", te
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def log_failure(line: str, *, exit_code: int) -> None:
+    """Note why the process ends in its log file, where it has one: the terminal is told in its own way."""
+    files = [one for one in logging.getLogger().handlers if isinstance(one, SharedRotatingFileHandler)]
+    record = logging.LogRecord("aisle", logging.ERROR, __file__, 0, line, None, None)
+    record.exit_code = exit_code
+    for handler in files:
+        handler.handle(record)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from aisle.batch.table import FIELDS, product_rows, read_product_table
-from aisle.data import raw
+from aisle.catalog import Product
 from aisle.data.images import open_given_images
 from aisle.data.prepare import Prepared, ensure_prepared
-from aisle.data.source import import_catalogue
+from aisle.data.source import import_catalogue, is_unfinished
 from aisle.data.split import Side
 from aisle.data.validate import ContractOptions
 from aisle.errors import InputError
-from aisle.files import TEMPORARY_PREFIX
+from aisle.files import TEMPORARY_PREFIX, remove_abandoned
 from aisle.logs import get_logger
-from aisle.model.bundle import LINEAGE_FILE, Bundle
+from aisle.model.bundle import Bundle
 from aisle.model.predictor import Predictor
 from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
 from aisle.training.evaluate import Evaluation, evaluate
 from aisle.training.recipes import recipe
-from aisle.training.report import write_evaluation_report
+from aisle.training.report import JSON_FILE, write_evaluation_report
 from aisle.training.train import lineage_of, train
 
 SAMPLE = "sample"
@@ -65,13 +67,12 @@ def train_bundle(
     if out is not None:
         return Trained(train(chosen, prepared, out, cache=settings.cache_path, threads=threads), new=True)
     if not again:
-        lineage = lineage_of(chosen, prepared)
-        for version in reversed(store.versions()):
-            bundle = Bundle.load(store.root / version)
-            if bundle.json(LINEAGE_FILE) == lineage:
-                get_logger(__name__).info("trained before", version=version)
-                return Trained(bundle, new=False)
+        known = store.with_lineage(lineage_of(chosen, prepared))
+        if known is not None:
+            get_logger(__name__).info("trained before", version=known.version)
+            return Trained(known, new=False)
     store.root.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(store.root, now=time.time())
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
         bundle = train(chosen, prepared, Path(folder) / "bundle", cache=settings.cache_path, threads=threads)
         stored = Bundle.load(store.add(bundle))
@@ -96,6 +97,9 @@ def evaluate_file(
     labelled = [row for row, code in enumerate(table["type_code"]) if code]
     if not labelled:
         raise InputError("has no row with a type", where=file)
+    unread = Counter(error.reason for row in labelled if (error := rows[row].image_error))
+    if unread.total() == len(labelled):
+        raise InputError("has an image for none of its rows", where=file, hint=f"Is --images {images} the right one?")
     keys = table["key"].fill_null("").to_list() if "key" in table.columns else [str(row) for row in range(len(rows))]
     with Predictor(bundle, threads=threads_of(settings)) as predictor:
         evaluation = evaluate(
@@ -104,6 +108,8 @@ def evaluate_file(
             [rows[row].product for row in labelled],
             [table["type_code"][row] for row in labelled],
         )
+    evaluation.figures["images_not_read"] = dict(unread)
+    evaluation.figures["unlabelled"] = len(rows) - len(labelled)
     if report is not None:
         write_evaluation_report(report, evaluation)
     return evaluation
@@ -120,7 +126,10 @@ def evaluate_side(
     """Measure a bundle on one side of a prepared catalogue, by the ordinary way in."""
     table = prepared.products().filter(side=side.value)
     images = prepared.images()
-    products = [row.product for row in product_rows(table, images)]
+    products = [
+        Product(title, description, images.read(stem) if images is not None and stem else None)
+        for title, description, stem in table.select("title", "description", "image").iter_rows()
+    ]
     with Predictor(bundle, threads=threads_of(settings)) as predictor:
         evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
     if report is not None:
@@ -128,26 +137,33 @@ def evaluate_side(
     return evaluation
 
 
-def run_all(recipe_name: str, source: str, settings: Settings, *, rows: int = 2700, seed: int = 0) -> Bundle:
+def run_all(
+    recipe_name: str,
+    source: str,
+    settings: Settings,
+    *,
+    rows: int = 2700,
+    seed: int = 0,
+    contract: ContractOptions = ContractOptions(),
+) -> Bundle:
     """Import, validate, prepare, train, evaluate and register; the champion that serves from now on.
 
-    A catalogue that is already in `data/raw` is used as it is, unless `source` names another.
+    A catalogue that is already in `data/raw` is used as it is, unless `source` names another; one whose import
+    was not finished is refused as such, not replaced.
     """
     folder = settings.data_path / "raw"
-    if source or not (folder / raw.LABELS_FILE).is_file():
+    if source or is_unfinished(folder, SAMPLE):
         import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
-    trained = train_bundle(recipe_name, folder, settings)
-    store = BundleStore(settings.models_path)
-    if trained.new or store.serving().champion != trained.bundle.version:
+    trained = train_bundle(recipe_name, folder, settings, contract=contract)
+    report = settings.data_path / "reports" / trained.bundle.version
+    if not (report / JSON_FILE).is_file():
         prepared = ensure_prepared(folder, settings, threads=threads_of(settings))
-        if prepared.counts[Side.TEST]:
-            report = settings.data_path / "reports" / trained.bundle.version
+        if prepared.counts[Side.TEST.value]:
             figures = evaluate_side(trained.bundle, prepared, settings, report=report).figures
             get_logger(__name__).info(
-                "evaluated",
-                weighted_f1=figures["weighted_f1"],
-                accuracy=figures["accuracy"],
-                report=str(report),
+                "evaluated", weighted_f1=figures["weighted_f1"], accuracy=figures["accuracy"], report=str(report)
             )
+    store = BundleStore(settings.models_path)
+    if store.serving().champion != trained.bundle.version:
         store.make_champion(trained.bundle.version)
     return trained.bundle

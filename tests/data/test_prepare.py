@@ -108,3 +108,18 @@ def test_validating_twice_gives_the_same_bytes(sample: Path, tmp_path: Path) -> 
     for file in ("products.parquet", "quarantine.csv", "report.html"):
         one, two = (tmp_path / name / "validated" / file for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes(), file
+
+
+def test_a_catalogue_with_its_new_rows_on_top_keeps_its_sides(
+    sample: Path, settings: Settings, tmp_path: Path
+) -> None:
+    header, *rows = (sample / "X_train_update.csv").read_text().splitlines()
+    sides = []
+    for name, kept in {"before": rows[:300], "after": rows[300:][::-1] + rows[:300]}.items():
+        raw = Path(shutil.copytree(sample, tmp_path / name))
+        (raw / "X_train_update.csv").write_text("\n".join([header, *kept]) + "\n")
+        table = ensure_prepared(raw, settings).products()
+        sides.append(dict(table.select("key", "side").iter_rows()))
+    before, after = sides
+    assert len(after) > len(before)
+    assert {key: after[key] for key in before} == before

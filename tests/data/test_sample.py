@@ -17,17 +17,20 @@ import pytest
 from PIL import Image
 
 from aisle.catalog import TYPES_FILE, ProductTypes
-from aisle.data import sample
 from aisle.data.raw import (
     IMAGES_ZIP,
     LABELS_FILE,
+    RAKUTEN_TYPES,
     TEST_FILE,
     TRAIN_FILE,
     check_raw_folder,
     image_stem,
     read_products,
 )
-from aisle.data.sample import TYPES_PATH, WORDS_PATH, write_sample
+from aisle.data.sample import catalogue, write_sample
+from aisle.data.sample.plan import Row
+from aisle.data.sample.texts import description
+from aisle.data.sample.words import WORDS_PATH
 from aisle.errors import UsageError
 
 FILES = {TRAIN_FILE, LABELS_FILE, TEST_FILE, IMAGES_ZIP, TYPES_FILE}
@@ -129,12 +132,12 @@ def test_the_table_of_types_has_the_27_in_the_order_of_their_codes(tiny: Catalog
 
 def test_words_are_there_for_exactly_the_types_of_the_table() -> None:
     assert set(tomllib.loads(WORDS_PATH.read_text(encoding="utf-8"))["types"]) == set(
-        ProductTypes.from_csv(TYPES_PATH)
+        ProductTypes.from_csv(RAKUTEN_TYPES)
     )
 
 
 def test_the_smallest_catalogue_has_every_type_twice(tiny: Catalogue) -> None:
-    assert Counter(tiny.codes()) == dict.fromkeys(ProductTypes.from_csv(TYPES_PATH), 2)
+    assert Counter(tiny.codes()) == dict.fromkeys(ProductTypes.from_csv(RAKUTEN_TYPES), 2)
 
 
 def test_types_are_as_unequal_as_in_the_real_catalogue(large: Catalogue) -> None:
@@ -240,14 +243,12 @@ def test_an_interrupted_write_leaves_no_half_file(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_table_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = sample._description
-
-    def interrupted_at_row_30(row: sample._Row) -> str:
+    def interrupted_at_row_30(row: Row) -> str:
         if row.key == 30:
             raise KeyboardInterrupt
-        return describe(row)
+        return description(row)
 
-    monkeypatch.setattr(sample, "_description", interrupted_at_row_30)
+    monkeypatch.setattr(catalogue, "description", interrupted_at_row_30)
     with pytest.raises(KeyboardInterrupt):
         write_sample(tmp_path, rows=54)
     assert {path.name for path in tmp_path.iterdir()} == FILES - {TRAIN_FILE, LABELS_FILE}

@@ -24,11 +24,11 @@ from moto.server import ThreadedMotoServer
 
 from aisle.catalog import TYPES_FILE, ProductTypes
 from aisle.data.download import Patience
-from aisle.data.origins import PACKAGED_TYPES
 from aisle.data.raw import (
     AGREEMENT_FILE,
     IMAGES_ZIP,
     LABELS_FILE,
+    RAKUTEN_TYPES,
     TEST_FILE,
     TRAIN_FILE,
     check_raw_folder,
@@ -102,7 +102,7 @@ class TestHuggingFace:
         assert contents(to) == {
             **TABLES,
             IMAGES_ZIP: server.files[f"/{IMAGES_ZIP}"],
-            TYPES_FILE: PACKAGED_TYPES.read_bytes(),
+            TYPES_FILE: RAKUTEN_TYPES.read_bytes(),
         }
         assert {(one.name, one.bytes, one.sha256) for one in result.files} == {
             (name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents(to).items()
@@ -168,7 +168,7 @@ class TestHuggingFace:
         server.without_head = True
         run()
         run(refresh=True)
-        assert contents(to) == {**TABLES, TYPES_FILE: PACKAGED_TYPES.read_bytes()}
+        assert contents(to) == {**TABLES, TYPES_FILE: RAKUTEN_TYPES.read_bytes()}
 
     @pytest.mark.parametrize("without_head", [False, True])
     def test_a_missing_table_is_bad_input_that_names_it(

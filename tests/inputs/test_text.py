@@ -31,7 +31,8 @@ from aisle.inputs.text import MAX_CHARACTERS, clean, title_key
         ("DÃ©coration d'Ã©tÃ©", "Décoration d'été"),
         ("lâ€™Ã©cole", "l’école"),
         ("prÃªt-Ã\u00a0-porter", "prêt-à-porter"),
-        ("zéro\u200blargeur \ufeff\u202egauche", "zéro largeur gauche"),
+        ("déco\u00adra\u200btion \ufeff\u202egauche", "décoration gauche"),
+        ("d&" + "amp;" * 9 + "eacute;co", "déco"),
         ("a\x00b\x07c", "a b c"),
         ("ref 12-34/56", "ref 12-34/56"),
     ],
@@ -44,7 +45,18 @@ def test_a_long_text_is_cut() -> None:
     assert len(clean("mot " * 100_000)) <= MAX_CHARACTERS
 
 
-@pytest.mark.parametrize("hostile", ["<" * 200_000, "&" * 200_000, "<a " * 70_000, "&amp;" * 40_000, "Ã" * 200_000])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<" * 200_000,
+        "<!--" * 50_000,
+        "<!--" * 10_000 + "-->" * 10_000,
+        "&" * 200_000,
+        "<a " * 70_000,
+        "&amp;" * 40_000,
+        "Ã" * 200_000,
+    ],
+)
 def test_a_hostile_text_takes_no_time(hostile: str) -> None:
     start = time.process_time()
     clean(hostile)

@@ -156,3 +156,15 @@ def test_the_model_is_better_than_chance_from_each_input_alone(bundle: Bundle) -
     metrics = bundle.json("metrics.json")
     for name in ("all", "title", "description", "image"):
         assert metrics[name]["accuracy"] > 0.3, name
+
+
+def test_a_product_is_accepted_from_the_threshold_on(bundle: Bundle, products: list[Product]) -> None:
+    with Predictor(bundle, threads=1) as loaded:
+        confidences = sorted(one.confidence for one in answers(loaded, products))
+        loaded.threshold = confidences[len(confidences) // 2]
+        decided = answers(loaded, products)
+        loaded.threshold = None
+        undecided = answers(loaded, products)
+    assert {one.decision.value for one in decided} == {"accept", "review"}
+    assert all((one.decision == "accept") == (one.confidence >= confidences[len(products) // 2]) for one in decided)
+    assert {one.decision.value for one in undecided} == {"review"}

@@ -91,3 +91,10 @@ def test_no_folder_is_no_bundle(tmp_path: Path) -> None:
 def test_what_differs_from_run_to_run_is_not_under_the_sums(copy: Path, bundle: Bundle) -> None:
     (copy / RUN_FILE).write_text('{"seconds": {}}')
     assert Bundle.load(copy).version == bundle.version
+
+
+def test_what_was_verified_is_what_is_used(copy: Path) -> None:
+    loaded = Bundle.load(copy)
+    names = [one.label for one in loaded.types().values()]
+    (copy / "product_types.csv").write_text("prdtypecode,label\n10,altered\n")
+    assert [one.label for one in loaded.types().values()] == names

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aisle.errors import BundleError
-from aisle.model.calibration import accept_threshold, calibration_error, fit_temperature, log_softmax
+from aisle.model.calibration import calibration_error, fit_temperature, log_softmax, lowest_threshold
 from aisle.model.fusion import Fusion, fit_fusion
 from aisle.model.image import ImageEncoder, LinearHead
 from aisle.model.text import TextFeatures, TextModel, TextVectorizer, fold
@@ -45,16 +45,27 @@ def test_log_softmax_survives_huge_scores() -> None:
 def test_the_threshold_is_the_lowest_that_keeps_the_promise(accuracy: float, threshold: float) -> None:
     confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     right = np.array([True, True, False, True, False])
-    assert accept_threshold(confidence, right, accuracy) == threshold
+    assert lowest_threshold(confidence, right, accuracy) == threshold
 
 
 def test_rows_of_equal_confidence_are_accepted_together_or_not_at_all() -> None:
-    assert accept_threshold(np.array([0.9, 0.9]), np.array([True, False]), 0.9) is None
+    assert lowest_threshold(np.array([0.9, 0.9]), np.array([True, False]), 0.9) is None
 
 
 def test_no_threshold_keeps_a_promise_that_cannot_be_kept() -> None:
-    assert accept_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.9) is None
-    assert accept_threshold(np.array([]), np.array([], dtype=bool), 0.9) is None
+    assert lowest_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.9) is None
+    assert lowest_threshold(np.array([]), np.array([], dtype=bool), 0.9) is None
+
+
+def test_few_rows_promise_nothing_with_certainty() -> None:
+    confidence, right = np.linspace(1, 0.5, 300), np.ones(300, dtype=bool)
+    assert lowest_threshold(confidence[:20], right[:20], 0.98, certainty=0.9) is None
+    assert lowest_threshold(confidence, right, 0.98, certainty=0.9) == 0.5
+
+
+def test_rows_that_are_all_right_do_not_make_a_model_boundlessly_sure() -> None:
+    scores = np.eye(4)[np.arange(40) % 4]
+    assert fit_temperature(scores, np.arange(40) % 4) > 0.1
 
 
 def logs(seed: int, skill: float, targets: np.ndarray, types: int = 4) -> np.ndarray:

@@ -68,3 +68,18 @@ def test_a_damaged_pointer_is_an_error_and_not_no_champion(store: BundleStore, c
 def test_a_half_written_bundle_is_no_version(store: BundleStore, bundle: Bundle) -> None:
     store.add(bundle).rename(store.root / ".tmp-half")
     assert store.versions() == []
+
+
+def test_a_damaged_bundle_is_passed_over_and_replaced_by_a_whole_one(store: BundleStore, bundle: Bundle) -> None:
+    lineage = bundle.json("lineage.json")
+    damaged = store.add(bundle) / "model.json"
+    assert store.with_lineage(lineage) is not None
+    damaged.write_text("{}")
+    assert store.with_lineage(lineage) is None
+    store.add(bundle)
+    assert Bundle.load(store.root / bundle.version).version == bundle.version
+
+
+def test_another_lineage_is_not_found(store: BundleStore, bundle: Bundle) -> None:
+    store.add(bundle)
+    assert store.with_lineage({**bundle.json("lineage.json"), "seed": 1}) is None

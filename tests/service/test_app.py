@@ -91,6 +91,7 @@ def test_a_title_alone_and_an_image_alone_are_enough(client: TestClient, predict
         ({"json": {}}, 422, "nothing to classify"),
         ({"json": []}, 422, "not a JSON object"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "not JSON"),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 422, "not JSON"),
         ({"json": {"designation": ["a"]}}, 422, "designation"),
         ({"json": {"designation": "x" * 200_000}}, 422, "designation"),
         ({"json": {"image": "???"}}, 422, "base64"),

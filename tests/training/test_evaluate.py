@@ -9,6 +9,7 @@ import pytest
 
 from aisle.catalog import Product
 from aisle.errors import InputError
+from aisle.model.bundle import Bundle
 from aisle.model.predictor import Predictor
 from aisle.training.evaluate import coverage_curve, evaluate, measure, reliability
 
@@ -72,3 +73,19 @@ def test_an_evaluation_measures_what_is_predicted(predictor: Predictor) -> None:
     evaluation = evaluate(predictor, ["a", "b"], products, ["10", "2583"])
     predicted = [outcome.type.code for outcome in predictor.predict(products) if not isinstance(outcome, InputError)]
     assert [evaluation.codes[column] for column in evaluation.probabilities.argmax(axis=1)] == predicted
+
+
+def test_a_model_of_another_catalogue_is_not_measured(predictor: Predictor) -> None:
+    products = [Product("livre"), Product("piscine"), Product("jeu")]
+    with pytest.raises(InputError, match="knows the types of 33% of these products only"):
+        evaluate(predictor, ["a", "b", "c"], products, ["10", "tout", "autre"])
+
+
+def test_the_threshold_of_the_bundle_is_measured_too(bundle: Bundle) -> None:
+    with Predictor(bundle, threads=1) as loaded:
+        loaded.threshold = 0.0
+        figures = evaluate(loaded, ["a"], [Product("livre ancien")], ["2583"]).figures
+        loaded.threshold = None
+        cautious = evaluate(loaded, ["a"], [Product("livre ancien")], ["2583"]).figures
+    assert figures["accepted"] == {"coverage": 1.0, "accuracy": 0.0}
+    assert cautious["accepted"] == {"coverage": 0.0}

@@ -15,6 +15,7 @@ from aisle.data.prepare import Prepared
 from aisle.errors import BundleError, CatalogError, ImageError
 from aisle.files import read_json, sha256_file
 from aisle.model.bundle import RUN_FILE, Bundle
+from aisle.model.classifier import calibrated
 from aisle.model.image import Features, ImageEncoder
 from aisle.training import efficientnet
 from aisle.training.checkpoints import Checkpoints
@@ -136,7 +137,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, capsys: pytest.Capt
     assert "executed" not in capsys.readouterr().out
 
 
-def test_a_type_without_a_row_is_never_proposed() -> None:
+def test_a_type_without_a_row_is_never_proposed_by_that_model_alone() -> None:
     import scipy.sparse as sp
 
     rows = sp.csr_matrix(np.eye(6, dtype=np.float32))
@@ -144,6 +145,15 @@ def test_a_type_without_a_row_is_never_proposed() -> None:
     head = fit_text_head(rows, targets, np.ones(6), 5, TextTraining(epochs=2), 0, threads=1)
     scores = rows @ head["weights"] + head["bias"]
     assert not set(scores.argmax(axis=1)) & {1, 4}
+
+
+def test_a_type_that_never_had_a_description_survives_one() -> None:
+    sure_title = np.array([[0.0, 4.0, 0.0]], np.float32)
+    description = np.array([[1.0, -np.inf, 0.0]], np.float32)  # the model of descriptions never saw type 1
+    logs = calibrated({"title": sure_title, "description": description}, {"title": 1.0, "description": 1.0})
+    assert np.allclose(np.exp(logs["description"]).sum(), 1)
+    assert np.exp(logs["description"][0, 1]) == pytest.approx(1 / 3)
+    assert (logs["title"] + logs["description"]).argmax() == 1
 
 
 def test_a_catalogue_without_images_trains_on_texts(prepared: Prepared, cache: Path, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def predict_file(
     """
     if output.suffix not in (".csv", ".parquet"):
         raise UsageError(f"the output is .csv or .parquet, not {output.suffix or 'without an ending'}", where=output)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError("the output would replace the input", where=output, hint="Name another --output.")
     table = read_product_table(source, images=images)
     outcomes = predict_table(predictor, table, images=images, fields=fields)
     result = pl.DataFrame(list(outcomes), schema=OUTPUT_SCHEMA, orient="row")

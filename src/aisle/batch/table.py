@@ -66,9 +66,8 @@ def product_rows(
         for title, description in zip(titles, descriptions, strict=True):
             yield ProductRow(Product(title, description))
         return
-    ids = (table[name].fill_null("").to_list() for name in NEEDED_FOR_IMAGES)
-    for title, description, product_id, image_id in zip(titles, descriptions, *ids, strict=True):
+    for title, description, stem in zip(titles, descriptions, raw.image_stems(table), strict=True):
         try:
-            yield ProductRow(Product(title, description, images.read(raw.image_stem(product_id, image_id))))
+            yield ProductRow(Product(title, description, None if stem is None else images.read(stem)))
         except ImageError as error:
             yield ProductRow(Product(title, description), error)

@@ -33,7 +33,6 @@ from aisle.progress import Progress
 from aisle.settings import Settings
 
 KNOWN_FILES = (*raw.REQUIRED_FILES, *raw.OPTIONAL_FILES, raw.IMAGES_ZIP)
-PACKAGED_TYPES = Path(__file__).with_name("rakuten_types.csv")
 
 BAR_ABOVE_BYTES = 16 << 20
 
@@ -121,7 +120,7 @@ class _HuggingFace:
             elif name in raw.REQUIRED_FILES:
                 raise _no_catalogue(name, shown(self._base + name), "Is DATA_SOURCE_URL right?")
             elif name == TYPES_FILE:
-                found[name] = _version_of(PACKAGED_TYPES)
+                found[name] = _version_of(raw.RAKUTEN_TYPES)
             else:
                 _log.info("the source has no such file, which is fine", file=name)
         return found
@@ -137,7 +136,7 @@ class _HuggingFace:
         )
         if found is not None:
             return Brought("downloaded", found.sha256, found.version)
-        return _copy(PACKAGED_TYPES, target, admit, "copied") if name == TYPES_FILE else None
+        return _copy(raw.RAKUTEN_TYPES, target, admit, "copied") if name == TYPES_FILE else None
 
     def close(self) -> None:
         self._client.close()

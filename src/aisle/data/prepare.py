@@ -16,11 +16,10 @@ from typing import Any
 
 import polars as pl
 
-from aisle import __version__
-from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.catalog import TYPES_FILE, ProductTypes, numbers_first
 from aisle.data import raw, validate
 from aisle.data.images import Images, open_images
-from aisle.data.split import Shares, Side, split
+from aisle.data.split import Membership, Shares, Side, split
 from aisle.errors import CheckFailed, InputError
 from aisle.files import atomic_folder, check_replaceable, read_json, sha256_json, write_json, write_text
 from aisle.inputs.text import clean, title_key
@@ -79,7 +78,7 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
     check_replaceable(out, marker=STATE_FILE)
     accepted = pl.read_parquet(validated_folder / validate.PRODUCTS_FILE)
     table = _clean(accepted)
-    memberships = split(_identities(table), options.shares, options.salt)
+    memberships = _memberships(table, options)
     table = table.with_columns(
         side=pl.Series([one.side for one in memberships], dtype=pl.String),
         group=pl.Series([one.group for one in memberships], dtype=pl.String),
@@ -89,7 +88,7 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
         folder=out,
         data_hash=_data_hash(table, types),
         images_path=_images_path(state, validated_folder, out),
-        counts={side: int((table["side"] == side).sum()) for side in Side},
+        counts={side.value: int((table["side"] == side).sum()) for side in Side},
         uneven_types=_uneven_types(table),
     )
     _check_sides(result)
@@ -147,7 +146,7 @@ def _read_validated(folder: Path) -> dict[str, Any]:
 
 
 def _inputs(state: dict[str, Any], options: PrepareOptions) -> str:
-    return sha256_json([state["raw"], asdict(options), __version__])
+    return sha256_json([state["raw"], asdict(options)])
 
 
 def _clean(accepted: pl.DataFrame) -> pl.DataFrame:
@@ -156,7 +155,7 @@ def _clean(accepted: pl.DataFrame) -> pl.DataFrame:
         title=pl.Series(map(clean, accepted["title"]), dtype=pl.String),
         description=pl.Series(map(clean, accepted["description"]), dtype=pl.String),
         image=pl.when(pl.col("image_sha256").is_not_null()).then(
-            pl.Series(map(raw.image_stem, accepted["product_id"], accepted["image_id"]), dtype=pl.String)
+            pl.Series(raw.image_stems(accepted), dtype=pl.String)
         ),
         image_sha256="image_sha256",
         image_fingerprint="image_fingerprint",
@@ -165,13 +164,23 @@ def _clean(accepted: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _memberships(table: pl.DataFrame, options: PrepareOptions) -> list[Membership]:
+    """By rising key, so that a catalogue sorted another way, or with its new rows on top, keeps its sides."""
+    keys, identities = table["key"].to_list(), list(_identities(table))
+    order = sorted(range(len(keys)), key=lambda row: numbers_first(keys[row]))
+    found = split([identities[row] for row in order], options.shares, options.salt)
+    by_row = dict(zip(order, found, strict=True))
+    return [by_row[row] for row in range(len(keys))]
+
+
 def _identities(table: pl.DataFrame) -> Iterator[list[str]]:
     columns = ("key", "title", "image_sha256", "image_fingerprint")
     for key, title, sha256, fingerprint in table.select(columns).iter_rows():
         words = title_key(title)
         yield [
             *([f"title:{words}"] if words else []),
-            *([f"image:{fingerprint}", f"file:{sha256}"] if sha256 else []),
+            *([f"image:{fingerprint}"] if fingerprint else []),
+            *([f"file:{sha256}"] if sha256 else []),
         ] or [f"key:{key}"]
 
 

@@ -32,6 +32,8 @@ IMAGES_ZIP = "images.zip"
 IMAGE_FOLDERS = ("image_train", "image_test")
 GOLD_PATTERN = "gold_*.csv"
 
+RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")  # the table of types of the challenge
+
 REQUIRED_FILES = (TRAIN_FILE, LABELS_FILE)
 OPTIONAL_FILES = (TEST_FILE, AGREEMENT_FILE, TYPES_FILE)
 
@@ -64,6 +66,12 @@ def own_names(path: Path) -> dict[str, str]:
 def image_stem(product_id: str, image_id: str) -> str:
     """The image file's name without its ending, as the catalogue's layout has it."""
     return f"image_{image_id}_product_{product_id}"
+
+
+def image_stems(table: pl.DataFrame) -> list[str | None]:
+    """The name of each row's image; None for a product without an image id, which has no image."""
+    ids = zip(table["product_id"], table["image_id"], strict=True)
+    return [image_stem(product_id or "", image_id) if image_id else None for product_id, image_id in ids]
 
 
 def read_products(

@@ -127,6 +127,14 @@ class _Manifest(BaseModel):
     files: dict[str, _Record | None]
 
 
+def is_unfinished(folder: Path, source: str) -> bool:
+    """Is there nothing yet in `folder`, or only an import from `source` that was not finished?"""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return True
+    manifest = _read_manifest(folder)
+    return manifest is not None and not manifest.complete and manifest.origin["source"] == source
+
+
 class _Import:
     """One import into one folder, which no other process imports into meanwhile."""
 

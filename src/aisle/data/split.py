@@ -1,9 +1,9 @@
 """Which side of the evaluation a product is on: train, validation or test, by group.
 
 Products with the same image or the same title form a group and are never on two sides. A group's side is a
-hash of its first product's identity, and rows are taken in the catalogue's order, so that a row keeps its side
-when the catalogue grows at its end. A new row that would join two groups on different sides is left out of
-evaluation and training alike (`bridge`), and reported.
+hash of its first product's identity, and rows come by rising key, so that a row keeps its side when the
+catalogue grows by products with higher keys, wherever in the file they stand. A new row that would join two
+groups on different sides is left out of evaluation and training alike (`bridge`), and reported.
 """
 
 from __future__ import annotations

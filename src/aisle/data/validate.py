@@ -8,6 +8,7 @@ out whether it can. The run stops when too many rows are bad or a type has no ro
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,13 +17,13 @@ from typing import Any
 
 import polars as pl
 
-from aisle import __version__
+from aisle import data, inputs
 from aisle.catalog import TYPES_FILE, ProductTypes
 from aisle.data import raw
 from aisle.data.archive import check_archive
 from aisle.data.images import Images, map_bounded, open_images
 from aisle.errors import CatalogError, ImageError
-from aisle.files import atomic_folder, check_replaceable, read_json, sha256_json, write_json, write_text
+from aisle.files import atomic_folder, check_replaceable, read_json, sha256_json, sources_hash, write_json, write_text
 from aisle.inputs.image import ImageFacts, inspect
 from aisle.logs import get_logger
 from aisle.progress import track
@@ -30,7 +31,6 @@ from aisle.progress import track
 PRODUCTS_FILE = "products.parquet"
 QUARANTINE_FILE = "quarantine.csv"
 STATE_FILE = "validated.json"
-RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")
 
 MAX_TITLE = 2_000
 MAX_DESCRIPTION = 50_000
@@ -81,7 +81,7 @@ def validate(
     check_replaceable(out, marker=STATE_FILE)
     if (raw_folder / raw.IMAGES_ZIP).is_file():
         check_archive(raw_folder / raw.IMAGES_ZIP)
-    state = fingerprint(raw_folder, options)
+    state = fingerprint(raw_folder)
     table = read_labelled(raw_folder)
     types = choose_types(raw_folder, table)
     images = open_images(raw_folder)
@@ -99,7 +99,9 @@ def validate(
         missing_types=sorted(set(types) - set(accepted["type_code"].to_list())),
     )
     problem = _refusal(result, options)
-    target = out if problem is None else out.with_name(out.name + ".refused")
+    refused = out.with_name(out.name + ".refused")
+    check_replaceable(refused, marker=QUARANTINE_FILE)
+    target = out if problem is None else refused
     with atomic_folder(target) as folder:
         write_text(folder / TYPES_FILE, types.to_csv())
         raw.write_table(accepted, folder / PRODUCTS_FILE)
@@ -110,6 +112,7 @@ def validate(
             write_json(folder / STATE_FILE, {"raw": state, "images": images_at, "result": result.as_dict()})
     if problem is not None:
         raise CatalogError(problem, where=raw_folder, hint=f"The rows and reasons are in {target}/{QUARANTINE_FILE}.")
+    shutil.rmtree(refused, ignore_errors=True)
     get_logger(__name__).info("catalogue validated", **result.as_dict())
     return result
 
@@ -117,19 +120,22 @@ def validate(
 def ensure_validated(
     raw_folder: Path, out: Path, *, options: ContractOptions = ContractOptions(), threads: int = 2
 ) -> Validated:
-    """`validate`, unless `out` already holds the result for these very files and options."""
+    """`validate`, unless `out` already holds the result for these very files.
+
+    Whoever accepted that result, with whatever options, accepted it.
+    """
     raw.check_raw_folder(raw_folder)
     try:
         state = read_json(out / STATE_FILE)
-        if state["raw"] == fingerprint(raw_folder, options):
+        if state["raw"] == fingerprint(raw_folder):
             return Validated(**{**state["result"], "folder": out})
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return validate(raw_folder, out, options=options, threads=threads)
 
 
-def fingerprint(raw_folder: Path, options: ContractOptions) -> str:
-    """A hash of the names, sizes and times of the catalogue's files, and of the contract's options."""
+def fingerprint(raw_folder: Path) -> str:
+    """A hash of the names, sizes and times of the catalogue's files, and of the code that looks at them."""
     known = [*raw.REQUIRED_FILES, *raw.OPTIONAL_FILES, raw.IMAGES_ZIP]
     paths = [raw_folder / name for name in known]
     for name in raw.IMAGE_FOLDERS:
@@ -139,7 +145,7 @@ def fingerprint(raw_folder: Path, options: ContractOptions) -> str:
         for path in paths
         if path.is_file()
     ]
-    return sha256_json([__version__, str(raw_folder.resolve()), stats, asdict(options)])
+    return sha256_json([sources_hash(inputs), sources_hash(data), str(raw_folder.resolve()), stats])
 
 
 def read_labelled(raw_folder: Path) -> pl.DataFrame:
@@ -160,22 +166,27 @@ def read_labelled(raw_folder: Path) -> pl.DataFrame:
 
 
 def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
-    """The catalogue's own table of types; Rakuten's where most codes are Rakuten's; else the codes themselves."""
+    """The catalogue's own table of types; Rakuten's for what is plainly Rakuten's; else the codes themselves.
+
+    Plainly: most of Rakuten's codes are there, and most of the codes that are there are Rakuten's. Another shop
+    may well have a type 10 too.
+    """
     own = raw.product_types(raw_folder)
     if own is not None:
         return own
     codes = set(table["type_code"].drop_nulls().to_list())
-    rakuten = ProductTypes.from_csv(RAKUTEN_TYPES)
-    if 2 * len(codes & set(rakuten)) > len(codes):
+    rakuten = ProductTypes.from_csv(raw.RAKUTEN_TYPES)
+    common = len(codes & set(rakuten))
+    if 2 * common > len(rakuten) and 2 * common > len(codes):
         return rakuten
     return ProductTypes.from_codes(codes)
 
 
 def image_facts(table: pl.DataFrame, images: Images | None, *, threads: int) -> pl.DataFrame:
-    """The facts of each row's image, in the order of `table`; every column is null without images."""
+    """The facts of each row's image, in the order of `table`; null for a row that names no image."""
     if images is None:
         return pl.DataFrame({name: pl.Series([None] * len(table), dtype=kind) for name, kind in IMAGE_SCHEMA.items()})
-    stems = map(raw.image_stem, *(table[name].fill_null("").to_list() for name in ("product_id", "image_id")))
+    stems = raw.image_stems(table)
     look = partial(_look_at, images)
     rows = track(map_bounded(look, stems, threads=threads), "checking images", total=len(table), unit="images")
     return pl.DataFrame(list(rows), schema=IMAGE_SCHEMA, orient="row")
@@ -197,7 +208,6 @@ def _rules(types: ProductTypes) -> Iterator[tuple[str, pl.Expr]]:
     yield "key_missing", empty("key")
     yield "key_duplicate", ~empty("key") & ~pl.col("key").is_first_distinct()
     yield "product_id_missing", empty("product_id")
-    yield "image_id_missing", empty("image_id")
     yield "label_missing", empty("type_code")
     yield "label_unknown", ~empty("type_code") & ~pl.col("type_code").is_in(list(types))
     yield "weight_out_of_range", ~weight.is_between(0, 1, closed="right").fill_null(False)
@@ -224,7 +234,9 @@ def _join_by_key(left: pl.DataFrame, right: pl.DataFrame, column: str, where: Pa
     )
 
 
-def _look_at(images: Images, stem: str) -> tuple[str | int | None, ...]:
+def _look_at(images: Images, stem: str | None) -> tuple[str | int | None, ...]:
+    if stem is None:
+        return (None,) * len(IMAGE_SCHEMA)
     try:
         facts: ImageFacts = inspect(images.read(stem))
     except ImageError as error:

@@ -42,11 +42,15 @@ _DAMAGE = (
 
 _WHITE = (255, 255, 255)
 _FINGERPRINT_SIDE = 64
+_LEAST_CONTRAST = 8  # grey levels; a flat picture (a white page, a placeholder) looks like every other flat one
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image is, without its pixels. `fingerprint` is equal for images that look the same."""
+    """What an image is, without its pixels.
+
+    `fingerprint` is equal for images that look the same, and empty where there is nothing to see.
+    """
 
     sha256: str
     format: str
@@ -78,6 +82,8 @@ def fingerprint(image: Image.Image) -> str:
     hash takes several times as many different products on a white background for the same.
     """
     grid = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32)
+    if np.ptp(grid) < _LEAST_CONTRAST:
+        return ""
     frequencies = dctn(grid)[:8, :8].ravel()[1:]
     return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
 

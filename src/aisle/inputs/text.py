@@ -15,9 +15,10 @@ import ftfy
 MAX_CHARACTERS = 20_000
 """What is longer is cut: no type is decided past it, and the time for one product stays bounded."""
 
-_MAX_PASSES = 4
-_TAG = re.compile(r"<(?:/?[a-zA-Z][^<>]*|!--.*?--|![^<>]*|\?[^<>]*)>", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd]+")
+_MAX_PASSES = 20  # a text escaped more often than that is no merchant's
+_TAG = re.compile(r"<(?:/?[a-zA-Z][^<>]*|[!?][^<>]*)>")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd]+")
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")  # within words, too
 _SPACES = re.compile(r"\s+")
 # What UTF-8 looks like when it was read as Latin-1 or Windows-1252: a cheap sieve before ftfy's careful look.
 _MOJIBAKE = re.compile("[ÂÃâÅÄÐÑ][\u0080-\u00bf\u0152-\u0178\u2013-\u203a\u20ac\u2122]")
@@ -45,11 +46,20 @@ def _clean_once(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = _TAG.sub(" ", text)
+        text = _TAG.sub(" ", _without_comments(text))
     if _MOJIBAKE.search(text):
         text = ftfy.fix_encoding(text)
-    text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+    text = unicodedata.normalize("NFC", _CONTROL.sub(" ", _INVISIBLE.sub("", text)))
     return _SPACES.sub(" ", text).strip()
+
+
+def _without_comments(text: str) -> str:
+    """By searching, in one pass: a pattern would look for the end again from every beginning."""
+    parts, end = [], 0
+    while (start := text.find("<!--", end)) >= 0 and (close := text.find("-->", start + 4)) >= 0:
+        parts.append(text[end:start])
+        end = close + 3
+    return " ".join([*parts, text[end:]])
 
 
 def title_key(title: str) -> str:

@@ -80,7 +80,7 @@ class Bundle:
         return arrays
 
     def types(self) -> ProductTypes:
-        return ProductTypes.from_csv(self.path / TYPES_FILE)
+        return ProductTypes.from_text(self._content(TYPES_FILE).decode(), where=self.path / TYPES_FILE)
 
     def encoder_graph(self) -> bytes | None:
         return self.contents.get(ENCODER_FILE)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import betaincinv
 
 Array = NDArray[np.float64]
+PRIOR_ROWS = 5.0
 
 
 def log_softmax(scores: NDArray[np.floating]) -> Array:
@@ -21,11 +23,15 @@ def log_softmax(scores: NDArray[np.floating]) -> Array:
 
 
 def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> float:
-    """The temperature in [0.001, 1000] with the lowest log-loss of softmax(scores / temperature)."""
+    """The temperature in [0.001, 1000] with the lowest log-loss of softmax(scores / temperature).
+
+    Few rows, or rows that the model gets all right, would make it ever surer: a prior draws the temperature
+    towards 1, as strongly as a handful of rows.
+    """
 
     def log_loss(log_temperature: float) -> float:
         logs = log_softmax(scores / np.exp(log_temperature))
-        return float(-logs[np.arange(len(targets)), targets].mean())
+        return float(-logs[np.arange(len(targets)), targets].sum()) + PRIOR_ROWS * log_temperature**2
 
     bound = np.log(1000)
     return float(np.exp(minimize_scalar(log_loss, bounds=(-bound, bound), method="bounded").x))
@@ -42,14 +48,21 @@ def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 1
     return float(sum(gaps) / len(order)) if len(order) else 0.0
 
 
-def accept_threshold(confidence: Array, right: NDArray[np.bool_], accuracy: float) -> float | None:
-    """The lowest confidence from which on at least `accuracy` of these held-out rows are right; None: no such.
+def lowest_threshold(
+    confidence: Array, right: NDArray[np.bool_], accuracy: float, *, certainty: float | None = None
+) -> float | None:
+    """The lowest confidence from which on at least `accuracy` of these rows are right; None: there is none.
 
-    Rows of equal confidence stand or fall together.
+    With a `certainty`, not the share of right rows counts but its lower bound (Clopper and Pearson, 1934): few
+    rows promise nothing. Rows of equal confidence stand or fall together.
     """
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
-    accuracy_so_far = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    hits, counts = np.cumsum(right[order]), np.arange(1, len(order) + 1)
+    if certainty is None:
+        accuracy_so_far = hits / counts
+    else:
+        accuracy_so_far = np.where(hits > 0, betaincinv(np.maximum(hits, 1), counts - hits + 1, 1 - certainty), 0.0)
     last_of_equals = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
     good = np.flatnonzero((accuracy_so_far >= accuracy) & last_of_equals)
     return float(sorted_confidence[good[-1]]) if len(good) else None

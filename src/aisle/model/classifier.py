@@ -18,6 +18,9 @@ from aisle.model.fusion import Fusion, Present
 from aisle.model.image import Features, LinearHead
 from aisle.model.text import Scores, TextModel
 
+SMALLEST_LOG = -1e3
+"""Below it a probability is 0 in float64 anyway, and sums stay finite."""
+
 TITLE, DESCRIPTION, IMAGE = "title", "description", "image"
 
 
@@ -89,4 +92,20 @@ class Classifier:
 
 
 def calibrated(scores: Mapping[str, Scores], temperatures: Mapping[str, float]) -> dict[str, Array]:
-    return {name: log_softmax(one / np.float32(temperatures[name])) for name, one in scores.items()}
+    """Log-probabilities of each model.
+
+    A type that a model never saw gets an even share from it: what never came with a description is not made
+    impossible by one.
+    """
+    return {
+        name: _with_even_shares(log_softmax(one / np.float32(temperatures[name]))) for name, one in scores.items()
+    }
+
+
+def _with_even_shares(logs: Array) -> Array:
+    unseen = np.isneginf(logs)
+    types = logs.shape[1]
+    share = unseen.sum(axis=1, keepdims=True) / types
+    seen = np.maximum(logs, SMALLEST_LOG) + np.log1p(-np.minimum(share, 1 - 1 / types))
+    filled: Array = np.where(unseen, -np.log(types), seen)
+    return filled

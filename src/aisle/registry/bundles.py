@@ -12,7 +12,8 @@ from pathlib import Path
 
 from aisle.errors import BundleError, InputError
 from aisle.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
-from aisle.model.bundle import MANIFEST_FILE, Bundle
+from aisle.logs import get_logger
+from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle
 
 POINTER_FILE = "serving.json"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -47,12 +48,27 @@ class BundleStore:
             raise BundleError("the pointer to the champion is damaged", where=self.root / POINTER_FILE) from None
 
     def add(self, bundle: Bundle) -> Path:
-        """Copy a verified bundle into the store; one that is there already stays as it is."""
+        """Copy a verified bundle into the store; one that is there already, and whole, stays as it is."""
         target = self.root / bundle.version
-        if not target.exists():
+        try:
+            return Bundle.load(target).path
+        except BundleError:
             with atomic_folder(target) as folder:
-                shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+                for name, content in bundle.contents.items():
+                    (folder / name).write_bytes(content)
+                for name in (RUN_FILE, MANIFEST_FILE):
+                    shutil.copyfile(bundle.path / name, folder / name)
         return target
+
+    def with_lineage(self, lineage: object) -> Bundle | None:
+        """The newest whole bundle with exactly this lineage. Damaged ones are passed over, with a warning."""
+        for version in reversed(self.versions()):
+            try:
+                if read_json(self.root / version / LINEAGE_FILE) == lineage:
+                    return Bundle.load(self.root / version)
+            except (BundleError, OSError, ValueError) as error:
+                get_logger(__name__).warning("damaged bundle passed over", version=version, reason=str(error))
+        return None
 
     def make_champion(self, version: str) -> None:
         """Point to `version`, which must be in the store and whole."""

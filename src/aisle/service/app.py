@@ -111,7 +111,7 @@ async def _read_product(request: Request) -> Product:
 async def _json_body(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # nested thousands deep
         raise InputError("the body is not JSON") from None
     if not isinstance(body, dict):
         raise InputError("the body is not a JSON object")

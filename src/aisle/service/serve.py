@@ -18,7 +18,7 @@ from aisle.settings import Settings
 
 def serve(bundle: Bundle, settings: Settings) -> None:
     """Serve until the process is told to stop. Raises UsageError when the address is taken."""
-    listening = _listen(settings.host, settings.port)
+    listening = _listen(settings.serve_host, settings.port)
     host, port = listening.getsockname()[:2]
     with Predictor(bundle, threads=settings.threads) as predictor:
         config = uvicorn.Config(

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from aisle.catalog import Product, ProductTypes
 from aisle.errors import InputError
-from aisle.model.calibration import Array, accept_threshold, calibration_error
+from aisle.model.calibration import Array, calibration_error, lowest_threshold
 from aisle.model.predictor import Predictor
 
 
@@ -37,6 +37,8 @@ class Evaluation:
 
 
 LATENCY_PRODUCTS = 200
+LEAST_KNOWN = 0.5
+"""Figures of a model that knows fewer of the products' types would measure the wrong model."""
 
 PROMISES = (0.95, 0.97, 0.98, 0.99)
 SMALLEST = 1e-15
@@ -63,11 +65,18 @@ def evaluate(
     codes = predictor.classifier.codes
     column = {code: index for index, code in enumerate(codes)}
     targets = np.array([column.get(true_codes[row], -1) for row in usable], dtype=np.intp)
+    known = float((targets >= 0).mean())
+    if known < LEAST_KNOWN:
+        raise InputError(
+            f"the model {predictor.version} knows the types of {known:.0%} of these products only",
+            hint="Was it trained on another catalogue? --model names another one.",
+        )
     probabilities = probabilities[usable]
     kept = [products[row] for row in usable]
     figures = {
         **measure(probabilities, targets, codes),
         "left_out": len(products) - len(usable),
+        "accepted": _accepted(probabilities, targets, predictor.threshold),
         "latency_ms": _latency(predictor, kept[:LATENCY_PRODUCTS], clock),
     }
     return Evaluation(
@@ -104,7 +113,7 @@ def measure(
         "weighted_f1": f1_score(targets, guesses, average="weighted", labels=labels, zero_division=0),
         "macro_f1": f1_score(targets, guesses, average="macro", labels=labels, zero_division=0),
         "top_3": top_3.mean(),
-        "log_loss": -np.log(np.maximum(at_target, SMALLEST)).mean(),
+        "log_loss": np.abs(np.log(np.maximum(at_target, SMALLEST))).mean(),
         "calibration_error": calibration_error(confidence, right),
     }
     return {
@@ -130,6 +139,16 @@ def reliability(probabilities: Array, targets: NDArray[np.intp], bins: int = 15)
     return [(float(confidence[one].mean()), float(right[one].mean()), len(one)) for one in parts]
 
 
+def _accepted(probabilities: Array, targets: NDArray[np.intp], threshold: float | None) -> dict[str, float]:
+    """What the bundle's own threshold, fixed before it saw these rows, accepts, and how much of that is right."""
+    if threshold is None:
+        return {"coverage": 0.0}
+    taken = probabilities.max(axis=1) >= threshold
+    right = (probabilities.argmax(axis=1) == targets)[taken]
+    share = {"coverage": round(float(taken.mean()), 6)}
+    return {**share, "accuracy": round(float(right.mean()), 6)} if len(right) else share
+
+
 def _latency(predictor: Predictor, products: Sequence[Product], clock: Callable[[], float]) -> dict[str, float]:
     predictor.predict(products[:3])  # warm up
     seconds = []
@@ -141,7 +160,7 @@ def _latency(predictor: Predictor, products: Sequence[Product], clock: Callable[
 
 
 def _coverage(confidence: Array, right: NDArray[np.bool_], promise: float) -> float:
-    threshold = accept_threshold(confidence, right, promise)
+    threshold = lowest_threshold(confidence, right, promise)
     return 0.0 if threshold is None else float((confidence >= threshold).mean())
 
 

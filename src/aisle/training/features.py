@@ -1,4 +1,4 @@
-"""Image features, computed once and kept: by the hash of the image's content and of the encoder's graph.
+"""Image features, computed once and kept: by content, decoder and encoder.
 
 The cache is a folder of shards, `<encoder>/<name>.safetensors`, each whole or absent, with the hashes and the
 features of a few hundred images. A run that is killed loses at most the shard it was filling.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from aisle import inputs
 from aisle.data.images import Images, map_bounded
 from aisle.errors import ImageError
-from aisle.files import sha256_bytes, write_bytes
+from aisle.files import sha256_bytes, sha256_json, sources_hash, write_bytes
 from aisle.logs import get_logger
 from aisle.model.image import Features
 from aisle.progress import Progress
@@ -29,7 +31,8 @@ class FeatureCache:
     """The features known for one encoder, on disk under `folder`."""
 
     def __init__(self, folder: Path, encoder_graph: bytes) -> None:
-        self._folder = folder / sha256_bytes(encoder_graph)[:16]
+        decoder = [sources_hash(inputs), *(version(name) for name in ("pillow", "simplejpeg"))]
+        self._folder = folder / sha256_json([sha256_bytes(encoder_graph), decoder])[:16]
 
     def load(self, wanted: Iterable[str]) -> dict[str, Features]:
         """The cached features of the images with these content hashes; a damaged shard counts as absent."""

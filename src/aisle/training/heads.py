@@ -24,7 +24,7 @@ def fit_text_head(
 ) -> dict[str, Scores]:
     """`weights` (n-grams x types) and `bias` (types) for n rows of TF-IDF and n `targets` (columns).
 
-    A type without a row gets a bias below all others.
+    A type without a row has a bias of minus infinity: the model has no opinion on it.
     """
     weights = weights**how.weight_power * _rarity(targets, types) ** how.balance
     logistic = SGDClassifier(
@@ -44,7 +44,7 @@ def fit_text_head(
         known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
         coefficients[:, known] += (share * coef.T).astype(np.float32)
         bias[known] += (share * intercept).astype(np.float32)
-    bias[np.setdiff1d(np.arange(types), targets)] = bias.min() - 10.0
+    bias[np.setdiff1d(np.arange(types), targets)] = -np.inf
     return {"weights": coefficients, "bias": bias}
 
 
@@ -58,7 +58,7 @@ def fit_image_head(
         model.fit(features, targets, sample_weight=weights**how.weight_power)
     known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
     matrix = np.zeros((features.shape[1], types), dtype=np.float32)
-    bias = np.full(types, intercept.min() - 10.0, dtype=np.float32)
+    bias = np.full(types, -np.inf, dtype=np.float32)
     matrix[:, known] = coef.T
     bias[known] = intercept
     return {"weights": matrix, "bias": bias}

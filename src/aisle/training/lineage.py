@@ -7,19 +7,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import aisle
+from aisle.files import sources_hash
 
 COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow", "simplejpeg", "ftfy")
 
 
 def code_revision() -> str:
-    """The commit of the checkout that runs, with `+changes` if it was altered; else the package's version."""
+    """The commit of the checkout that runs, and a hash of its sources if they were altered since.
+
+    Outside a checkout the package's version.
+    """
     here = Path(aisle.__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", "__init__.py")  # fails in somebody else's repository
         revision = _git(here, "rev-parse", "HEAD")
         altered = _git(here, "status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
         return f"aisle {aisle.__version__}"
-    return f"{revision}+changes" if altered else revision
+    return f"{revision}+{sources_hash(aisle)[:12]}" if altered else revision
 
 
 def package_versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ from aisle.errors import CatalogError
 from aisle.files import check_replaceable, sha256_json
 from aisle.logs import get_logger
 from aisle.model.bundle import MANIFEST_FILE, Bundle, BundleParts, write_bundle
-from aisle.model.calibration import Array, accept_threshold, fit_temperature
+from aisle.model.calibration import Array, fit_temperature, lowest_threshold
 from aisle.model.classifier import DESCRIPTION, IMAGE, TITLE, Classifier, Inputs, Models, calibrated
 from aisle.model.fusion import fit_fusion
 from aisle.model.image import Features, ImageEncoder, LinearHead
@@ -218,17 +218,19 @@ def _calibrate(
     """Temperatures, fusion and decision thresholds, from rows that `models` has not seen."""
     present = models.present(rows.inputs)
     scores = models.scores(rows.inputs, len(codes))
-    temperatures = {
-        name: fit_temperature(scores[name][here], rows.targets[here]) if (here := present[:, index]).any() else 1.0
-        for index, name in enumerate(models.names())
-    }
+    temperatures = {}
+    for index, name in enumerate(models.names()):
+        seen = np.isfinite(scores[name][np.arange(len(rows)), rows.targets])
+        here = present[:, index] & seen
+        temperatures[name] = fit_temperature(scores[name][here], rows.targets[here]) if here.any() else 1.0
     fusion = fit_fusion(calibrated(scores, temperatures), present, rows.targets)
     classifier = Classifier(codes, models, temperatures, fusion)
     probabilities = classifier.probabilities(rows.inputs)
     right = probabilities.argmax(axis=1) == rows.targets
     confidence = probabilities.max(axis=1)
     thresholds = {
-        f"{accuracy:.2f}": accept_threshold(confidence, right, accuracy) for accuracy in recipe.promised_accuracies
+        f"{accuracy:.2f}": lowest_threshold(confidence, right, accuracy, certainty=recipe.certainty)
+        for accuracy in recipe.promised_accuracies
     }
     return classifier, thresholds
 

@@ -1,0 +1,295 @@
+"""`aisle run` in an empty folder: one command from nothing to a model that answers over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+from tests.end_to_end.conftest import LOG_LINE, Processes, Ran, contents, leftovers, read_csv, wait_until, write_csv
+
+from aisle.catalog import Prediction, Product
+from aisle.data.raw import IMAGES_ZIP, TEST_FILE, image_stem
+from aisle.model.bundle import Bundle
+from aisle.model.predictor import Predictor
+from aisle.registry.bundles import BundleStore
+
+pytestmark = pytest.mark.slow
+
+WORDS = ("run", "--rows", "270")
+
+
+@dataclass
+class Service:
+    """A process that serves, and what it has said on standard error so far."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(self.process.stderr)  # appends each line as it comes
+
+    @property
+    def url(self) -> str:
+        """Where it serves; empty as long as it has not said so."""
+        found = re.search(r" serving .*url=(http://127\.0\.0\.1:\d+)", "".join(self.said))
+        return found[1] if found else ""
+
+    def stop(self) -> Ran:
+        self.process.terminate()
+        code = self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
+        assert self.process.stdout is not None
+        out = self.process.stdout.read()
+        return Ran(code, out, "".join(self.said))
+
+
+@contextmanager
+def serving(processes: Processes, folder: Path) -> Iterator[Service]:
+    """`aisle run` in `folder`, from the moment on when it serves."""
+    with processes.start(*WORDS, cwd=folder, PORT="0") as process:
+        try:
+            service = Service(process)
+            wait_until(lambda: service.url, process)
+            yield service
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def service(processes: Processes, folder: Path) -> Iterator[Service]:
+    with serving(processes, folder) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A product of the catalogue's test part, which no model has seen."""
+
+    row: dict[str, str]
+    image: bytes
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {"designation": self.row["designation"], "description": self.row["description"]}
+
+    def product(self) -> Product:
+        return Product(self.row["designation"], self.row["description"], self.image)
+
+
+@pytest.fixture(scope="module")
+def shown(service: Service, folder: Path) -> list[Shown]:
+    raw = folder / "data" / "raw"
+    with zipfile.ZipFile(raw / IMAGES_ZIP) as packed:
+        names = {Path(name).stem: name for name in packed.namelist()}
+        return [
+            Shown(row, packed.read(names[image_stem(row["productid"], row["imageid"])]))
+            for row in read_csv(raw / TEST_FILE)
+        ]
+
+
+@pytest.fixture(scope="module")
+def predictor(service: Service, folder: Path) -> Iterator[Predictor]:
+    """The champion of the run, loaded here."""
+    with Predictor(Bundle.load(BundleStore(folder / "models").find("champion"))) as predictor:
+        yield predictor
+
+
+def multipart(client: httpx.Client, one: Shown) -> dict[str, Any]:
+    image = {"image": ("image.jpg", one.image, "image/jpeg")}
+    return answered(client.post("/predict", data=one.fields, files=image))
+
+
+def answered(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def problem(response: httpx.Response) -> dict[str, Any]:
+    assert 400 <= response.status_code < 500
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == response.status_code
+    return body
+
+
+def same(body: dict[str, Any], outcome: object) -> None:
+    """The very numbers: both looked at one product alone."""
+    assert isinstance(outcome, Prediction)
+    assert (body["predicted"], body["label"]) == (outcome.type.code, outcome.type.label)
+    assert (body["confidence"], body["decision"]) == (outcome.confidence, outcome.decision)
+    assert body["predictions"] == [
+        {"prediction": one.type.code, "label": one.type.label, "confidence": one.confidence}
+        for one in outcome.candidates
+    ]
+
+
+class TestFirstRun:
+    def test_it_leaves_every_stage_of_the_way(self, service: Service, folder: Path) -> None:
+        files = contents(folder)
+        version = BundleStore(folder / "models").serving().champion
+        assert {
+            "data/raw/X_train_update.csv",
+            "data/validated/report.html",
+            "data/preprocessed/products.parquet",
+            f"models/{version}/manifest.json",
+            f"data/reports/{version}/evaluation.html",
+        } <= files.keys()
+        assert leftovers(folder) == []
+
+    def test_it_logs_each_stage_as_json_lines(self, service: Service, folder: Path) -> None:
+        for name in ("train_model_logger.log", "serving_logger.log"):
+            lines = (folder / "logs" / name).read_text().splitlines()
+            assert all({"event", "level", "timestamp"} <= json.loads(line).keys() for line in lines)
+            assert lines
+
+    def test_it_says_nothing_but_log_lines(self, service: Service) -> None:
+        assert all(LOG_LINE.match(line) for line in service.said)
+
+
+class TestRoutes:
+    def test_the_root_welcomes(self, client: httpx.Client) -> None:
+        assert answered(client.get("/"))["message"].startswith("Bienvenue")
+
+    def test_the_status_is_exactly_the_original_one(self, client: httpx.Client) -> None:
+        assert answered(client.get("/status")) == {"status": "L'API fonctionne correctement"}
+
+    def test_it_is_alive_and_ready_with_the_champion(self, client: httpx.Client, predictor: Predictor) -> None:
+        assert client.get("/livez").status_code == 200
+        assert answered(client.get("/readyz"))["model"] == predictor.version
+
+    @pytest.mark.parametrize("image", [b"text", b"", None], ids=["text", "0 bytes", "no base64"])
+    def test_a_bad_image_is_the_clients_mistake(self, client: httpx.Client, image: bytes | None) -> None:
+        encoded = "no base64!" if image is None else base64.b64encode(image).decode()
+        body = problem(client.post("/predict", json={"image": encoded}))
+        assert body["detail"]
+
+    def test_a_truncated_image_is_the_clients_mistake(self, client: httpx.Client, shown: list[Shown]) -> None:
+        image = {"image": ("image.jpg", shown[0].image[:5000], "image/jpeg")}
+        body = problem(client.post("/predict", data=shown[0].fields, files=image))
+        assert "damaged" in body["detail"]
+
+    def test_nothing_at_all_is_the_clients_mistake(self, client: httpx.Client) -> None:
+        assert "Give a title, a description or an image" in problem(client.post("/predict", json={}))["detail"]
+
+
+class TestOneProductIsOnePrediction:
+    """The service, `aisle predict` and `Predictor` give the same numbers for the same product."""
+
+    def test_a_form_with_an_image(self, client: httpx.Client, predictor: Predictor, shown: list[Shown]) -> None:
+        for one in shown[:5]:
+            same(multipart(client, one), predictor.predict([one.product()])[0])
+
+    def test_json_with_an_image_in_base64(
+        self, client: httpx.Client, predictor: Predictor, shown: list[Shown]
+    ) -> None:
+        for one in shown[:5]:
+            body = answered(
+                client.post("/predict", json={**one.fields, "image": base64.b64encode(one.image).decode()})
+            )
+            same(body, predictor.predict([one.product()])[0])
+
+    def test_a_title_alone(self, client: httpx.Client, predictor: Predictor) -> None:
+        body = answered(client.post("/predict", data={"designation": "Piscine gonflable ronde"}))
+        same(body, predictor.predict([Product("Piscine gonflable ronde")])[0])
+        assert body["predicted"] == "2583"
+        assert body["model"] == predictor.version
+
+    def test_the_command_line_with_one_product_is_the_same_bit_for_bit(
+        self, client: httpx.Client, processes: Processes, folder: Path, shown: list[Shown], here: Path
+    ) -> None:
+        one = shown[0]
+        write_csv(here / "in.csv", [list(one.row), list(one.row.values())])
+        words = ("predict", here / "in.csv", "--output", here / "out.csv", "--images", "data/raw")
+        assert processes.run(*words, cwd=folder).code == 0
+        [row] = read_csv(here / "out.csv")
+        body = multipart(client, one)
+        assert float(row["confidence"]) == body["confidence"]
+        assert json.loads(row["top_k"]) == body["predictions"]
+        assert [row[name] for name in ("predicted", "label", "decision")] == [
+            body[name] for name in ("predicted", "label", "decision")
+        ]
+
+    def test_the_command_line_in_another_batch_differs_by_less_than_a_millionth(
+        self, client: httpx.Client, processes: Processes, folder: Path, shown: list[Shown], here: Path
+    ) -> None:
+        words = ("predict", f"data/raw/{TEST_FILE}", "--output", here / "out.parquet", "--images", "data/raw")
+        assert processes.run(*words, cwd=folder).code == 0
+        rows = pl.read_parquet(here / "out.parquet").to_dicts()
+        assert len(rows) == len(shown) == 30
+        for row, one in zip(rows, shown, strict=True):
+            body = multipart(client, one)
+            assert (row["predicted"], row["decision"]) == (body["predicted"], body["decision"])
+            confidences = [
+                [one["confidence"] for one in top] for top in (json.loads(row["top_k"]), body["predictions"])
+            ]
+            assert confidences[0] == pytest.approx(confidences[1], abs=1e-6, rel=0)
+
+
+class TestAgain:
+    """A second run in the same folder."""
+
+    def test_it_does_nothing_anew_and_serves_the_same_model(
+        self, processes: Processes, service: Service, folder: Path
+    ) -> None:
+        before = BundleStore(folder / "models")
+        versions, champion = before.versions(), before.serving()
+        with serving(processes, folder) as second:
+            assert httpx.get(f"{second.url}/readyz").json()["model"] == champion.champion
+            said = "".join(second.said)
+        assert "trained before" in said
+        for work in (
+            "file imported",
+            "catalogue validated",
+            "catalogue prepared",
+            "encoding images",
+            "fitting models",
+        ):
+            assert work in "".join(service.said)
+            assert work not in said
+        after = BundleStore(folder / "models")
+        assert (after.versions(), after.serving()) == (versions, champion)
+
+    def test_sigterm_stops_it_cleanly(self, processes: Processes, service: Service, folder: Path) -> None:
+        with serving(processes, folder) as second:
+            url = second.url
+            assert httpx.get(f"{url}/livez").status_code == 200
+            ran = second.stop()
+        assert (ran.code, ran.out) == (0, "")
+        assert all(LOG_LINE.match(line) for line in ran.err.splitlines())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/livez")
+
+    def test_a_port_that_is_taken_is_wrong_use(self, processes: Processes, service: Service, folder: Path) -> None:
+        ran = processes.run("serve", cwd=folder, PORT=service.url.rpartition(":")[2])
+        assert ran.code == 2
+        assert "cannot listen on 127.0.0.1:" in ran.complaint
+        assert "PORT sets another port" in ran.complaint
