@@ -78,7 +78,7 @@ def _interval(place: Workplace, gold: Path, fields: str, model: Sequence[str]) -
         writer.writerows(rows)
     place.aisle("predict", source, "--output", output, *model)
     with output.open(encoding="utf-8", newline="") as stream:
-        predicted = {row[""]: row["predicted"] for row in csv.DictReader(stream)}
+        predicted = {row["index"]: row["predicted"] for row in csv.DictReader(stream)}
     return bootstrap([row["prdtypecode"] for row in rows], [predicted[row["index"]] for row in rows])
 
 

@@ -144,8 +144,11 @@ def client_address(request: Request, trusted: tuple[Network, ...]) -> str:
     return address
 
 
-def serve_app(app: FastAPI, *, host: str, port: int, what: str, port_setting: str) -> None:
-    """Serve until the process is told to stop. Raises UsageError when the address is taken."""
+def serve_app(app: FastAPI, *, host: str, port: int, what: str, port_setting: str, **details: object) -> None:
+    """Say that `what` is served where, with `details`, and serve until the process is told to stop.
+
+    Raises UsageError when the address is taken.
+    """
     try:
         listening = socket.create_server((host, port), backlog=2048)
     except OSError as error:
@@ -164,7 +167,7 @@ def serve_app(app: FastAPI, *, host: str, port: int, what: str, port_setting: st
     with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
         signal.signal(signal.SIGTERM, server.handle_exit)
     bound_host, bound_port = listening.getsockname()[:2]
-    get_logger(__name__).info(what, url=f"http://{bound_host}:{bound_port}")
+    get_logger(__name__).info(what, url=f"http://{bound_host}:{bound_port}", **details)
     server.run(sockets=[listening])
 
 

@@ -98,6 +98,7 @@ def test_a_title_alone_and_an_image_alone_are_enough(client: TestClient, predict
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "send a form"),
         ({"data": {"designation": "a"}, "files": {"image": b"no image"}}, 422, "not a JPEG"),
         ({"files": {"image": b"x" * (9 << 20)}}, 413, "8 MiB"),
+        ({"files": {"image": b"x" * (13 << 20)}}, 413, "the body has more than"),
         ({"files": [("image", b"a"), ("image", b"b")]}, 400, "files"),
     ],
 )

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import uuid
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from aisle import __version__
 from aisle.catalog import Prediction, Product
-from aisle.errors import AisleError, ImageError, InputError
+from aisle.errors import ImageError, InputError
 from aisle.model.predictor import Predictor
+from aisle.web import RequestMiddleware, answer_with_problems
 
-PROBLEM = "application/problem+json"
 MAX_IMAGE_BYTES = 8 << 20
+MAX_BODY_BYTES = 12 << 20  # such an image in base64, and long texts
 
 Text = Annotated[str, Field(max_length=100_000)]
 
@@ -58,6 +57,8 @@ class PredictionBody(BaseModel):
 def create_app(predictor: Predictor) -> FastAPI:
     """The application around a loaded predictor, which it closes when it stops."""
     app = FastAPI(title="aisle", version=__version__, docs_url="/docs", redoc_url=None)
+    app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES)
+    answer_with_problems(app)
 
     @app.get("/")
     async def root() -> dict[str, str]:
@@ -83,15 +84,7 @@ def create_app(predictor: Predictor) -> FastAPI:
             raise outcome
         if outcome.image_error is not None:
             raise outcome.image_error
-        return _body(outcome, request_id=uuid.uuid4().hex)
-
-    @app.exception_handler(AisleError)
-    async def on_error(_: Request, error: AisleError) -> Response:
-        return _problem(error.http_status, str(error))
-
-    @app.exception_handler(HTTPException)
-    async def on_http_error(_: Request, error: HTTPException) -> Response:
-        return _problem(error.status_code, str(error.detail))
+        return _body(outcome, request_id=request.state.request_id)
 
     return app
 
@@ -152,11 +145,6 @@ def _body(prediction: Prediction, *, request_id: str) -> PredictionBody:
         model=prediction.model_version,
         request_id=request_id,
     )
-
-
-def _problem(status: int, detail: str) -> Response:
-    body = {"type": "about:blank", "status": status, "detail": detail}
-    return JSONResponse(body, status_code=status, media_type=PROBLEM)
 
 
 _PREDICT_BODY: dict[str, Any] = {
