@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.end_to_end.conftest import Ran, contents, leftovers, read_csv, write_
 from aisle.catalog import Decision, Prediction, Product
 from aisle.data.images import open_given_images
 from aisle.data.raw import IMAGES_ZIP, TEST_FILE, image_stem
+from aisle.files import read_json, sha256_file, sha256_json, write_json
+from aisle.model.bundle import MANIFEST_FILE, MODEL_FILE
 from aisle.model.predictor import Predictor
 from aisle.registry.bundles import BundleStore
 
@@ -43,6 +46,16 @@ def table(here: Path, products: list[dict[str, str]]) -> Path:
 
 def read(path: Path) -> pl.DataFrame:
     return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+
+
+def promising(bundle: Path, copy: Path, threshold: float) -> None:
+    """A copy of a bundle that keeps its promise from a confidence of `threshold` on."""
+    shutil.copytree(bundle, copy)
+    model, manifest = read_json(copy / MODEL_FILE), read_json(copy / MANIFEST_FILE)
+    model["decision"]["thresholds"][model["decision"]["promise"]] = threshold
+    write_json(copy / MODEL_FILE, model)
+    manifest["files"][MODEL_FILE] = sha256_file(copy / MODEL_FILE)
+    write_json(copy / MANIFEST_FILE, {**manifest, "version": sha256_json(manifest["files"])[:12]})
 
 
 class TestRows:
@@ -99,13 +112,15 @@ class TestRows:
             assert sum(falling) <= 1 + 1e-9
 
     def test_the_decision_is_accept_from_the_promised_confidence_on(
-        self, run: Run, here: Path, table: Path, predictor: Predictor
+        self, run: Run, here: Path, table: Path, store: BundleStore
     ) -> None:
         run("predict", table, "--output", "out.parquet")
+        threshold = sorted(read(here / "out.parquet")["confidence"])[20]
+        promising(store.find("champion"), here / "bundle", threshold)
+        run("predict", table, "--output", "out.parquet", "--model", "bundle")
         out = read(here / "out.parquet")
-        # So few held-out rows promise nothing, and None accepts nothing.
-        threshold = predictor.threshold if predictor.threshold is not None else 2.0
         assert (out["decision"] == Decision.ACCEPT.value).to_list() == (out["confidence"] >= threshold).to_list()
+        assert (out["decision"] == Decision.REVIEW.value).sum() == 20
 
     def test_the_key_columns_keep_the_names_of_the_input(self, run: Run, here: Path) -> None:
         write_csv(here / "in.csv", [["product_id", "index", "designation", "price"], [7, 3, "piscine", 9]])

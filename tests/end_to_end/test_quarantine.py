@@ -48,6 +48,7 @@ BAD = {
     "": "key_missing; label_missing; weight_out_of_range",
 }
 FINE = {
+    "1": "no image named",
     "20": "a PNG named .jpg",
     "21": "no title, but an image",
     "22": "a comma, quotes and a line break in the title",
