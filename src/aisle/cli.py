@@ -263,7 +263,7 @@ role_option = click.Choice(["admin", "reviewer", "client"])
 
 @user.command("add")
 @click.argument("name")
-@click.option("--role", type=role_option, default="client", show_default=True)
+@click.option("--role", type=role_option, default="client", show_default=True, help="What the account may do.")
 @click.option("--service", is_flag=True, help="A service: it gets an API key, shown once, and no password.")
 @click.option("--password-file", type=FILE, default=None, help="Read the password from a file; -: standard input.")
 @as_json
