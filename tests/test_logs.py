@@ -76,3 +76,4 @@ def test_a_log_that_cannot_be_written_stops_no_work(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     setup_logging(LogFile.IMPORT, tmp_path / "logs", terminal=False)
     get_logger("aisle.test").info("still here")
+    assert (tmp_path / "logs").read_text() == "a file where the folder should be"

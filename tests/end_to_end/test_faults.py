@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -107,6 +109,20 @@ class TestKilledTraining:
             seen = partial(found, here, self.MOMENTS[moment][0])
             kill_when(seen, processes.start("train", cwd=here))
         assert train(processes, here, "stage=train-title") == sums
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+def test_a_training_killed_at_any_time_ends_with_the_same_sums(
+    processes: Processes, sample: Path, here: Path, sums: dict[str, str], seed: int
+) -> None:
+    shop(here, sample)
+    with processes.start("train", cwd=here) as process, contextlib.suppress(subprocess.TimeoutExpired):
+        try:
+            process.wait(timeout=random.Random(seed).uniform(0.5, 15))
+        finally:
+            process.kill()
+    assert train(processes, here) == sums
 
 
 def shop(place: Path, sample: Path) -> Path:
