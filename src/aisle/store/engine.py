@@ -11,6 +11,7 @@ failing half-way, which is what `BEGIN` followed by a late upgrade of the lock d
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,13 +74,15 @@ def _address(url: str) -> URL:
 def _open_sqlite(address: URL) -> Engine:
     if address.database in (None, "", ":memory:"):
         raise UsageError("the database has to be a file, several processes share it", hint="sqlite:///data/aisle.db")
-    _create_private(Path(str(address.database)))
+    path = Path(str(address.database))
+    _create_private(path)
     engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver begins nothing on its own: `begin` below does
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        _keep_a_write_ahead_log(connection, path)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
@@ -88,6 +91,19 @@ def _open_sqlite(address: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _keep_a_write_ahead_log(connection: Any, path: Path) -> None:
+    """Switch the file to WAL, once and for all. SQLite refuses at once, whatever its time-out, when two processes
+    do so together: they take turns here."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    turn = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        connection.execute("PRAGMA journal_mode=WAL").close()
+    finally:
+        os.close(turn)
 
 
 def _create_private(path: Path) -> None:
