@@ -41,7 +41,7 @@ def atomic_path(target: Path, *, private: bool = False) -> Iterator[Path]:
         if not private:  # mkstemp makes it so
             temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-        _fsync_folder(target.parent)
+        fsync(target.parent)
     except OSError as error:
         _name_target(error, temporary, target)
         raise
@@ -72,7 +72,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.rename(target)
-        _fsync_folder(target.parent)
+        fsync(target.parent)
     except OSError as error:
         _name_target(error, temporary, target)
         raise
@@ -160,8 +160,9 @@ def _umask() -> int:
     return mask
 
 
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Have the disk take what was written to a file, or renamed within a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -122,6 +122,18 @@ def answer_with_problems(app: FastAPI) -> None:
         return problem(request, 500, "something went wrong here, not in the request")
 
 
+def answer_that_it_lives(app: FastAPI) -> None:
+    """`/status` for people, in the original project's words, and `/livez` for the platform."""
+
+    @app.get("/status")
+    async def status() -> dict[str, str]:
+        return {"status": "L'API fonctionne correctement"}
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+
 def networks(text: str) -> tuple[Network, ...]:
     """The networks of a setting: addresses or CIDR ranges, separated by commas. Raises UsageError."""
     try:

@@ -30,7 +30,7 @@ from aisle.logs import get_logger
 from aisle.settings import Settings
 from aisle.store import users
 from aisle.store.engine import reading
-from aisle.web import RequestMiddleware, answer_with_problems, client_address, networks, problem
+from aisle.web import RequestMiddleware, answer_that_it_lives, answer_with_problems, client_address, networks, problem
 
 MAX_BODY = 16 << 10
 _NO_STORE = "no-store"
@@ -159,13 +159,7 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
             raise Refused("the account is disabled")
         return Me(name=user.name, kind=user.kind, role=user.role)
 
-    @app.get("/status")
-    async def status() -> dict[str, str]:
-        return {"status": "L'API fonctionne correctement"}
-
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
+    answer_that_it_lives(app)
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:

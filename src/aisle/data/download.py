@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import random
 import re
 import time
@@ -32,7 +31,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from aisle.errors import AisleError, InputError, ServiceMissing, UsageError
-from aisle.files import sha256_file, write_text
+from aisle.files import fsync, sha256_file, write_text
 from aisle.logs import get_logger
 from aisle.progress import Progress
 
@@ -225,9 +224,9 @@ class _Part:
 
     def settle(self) -> None:
         """Give the file its name, once its bytes are on the disk."""
-        _fsync(self.path)
+        fsync(self.path)
         self.path.replace(self.target)
-        _fsync(self.target.parent)
+        fsync(self.target.parent)
         self.note.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -369,14 +368,6 @@ def _reason(error: httpx.TransportError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "the transfer stalled"
     return "the connection broke"
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _md5_file(path: Path) -> str:

@@ -16,7 +16,7 @@ from aisle import __version__
 from aisle.catalog import Prediction, Product
 from aisle.errors import ImageError, InputError
 from aisle.model.predictor import Predictor
-from aisle.web import RequestMiddleware, answer_with_problems
+from aisle.web import RequestMiddleware, answer_that_it_lives, answer_with_problems
 
 MAX_IMAGE_BYTES = 8 << 20
 MAX_BODY_BYTES = 12 << 20  # such an image in base64, and long texts
@@ -55,7 +55,7 @@ class PredictionBody(BaseModel):
 
 
 def create_app(predictor: Predictor) -> FastAPI:
-    """The application around a loaded predictor, which it closes when it stops."""
+    """The application around a loaded predictor, which whoever made it closes."""
     app = FastAPI(title="aisle", version=__version__, docs_url="/docs", redoc_url=None)
     app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES)
     answer_with_problems(app)
@@ -64,13 +64,7 @@ def create_app(predictor: Predictor) -> FastAPI:
     async def root() -> dict[str, str]:
         return {"message": "Bienvenue sur l'API de classification de produits"}
 
-    @app.get("/status")
-    async def status() -> dict[str, str]:
-        return {"status": "L'API fonctionne correctement"}
-
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
+    answer_that_it_lives(app)
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
