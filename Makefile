@@ -39,12 +39,13 @@ bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machin
 env-example: $(VENV)/.dev  ## Write .env.example from the settings.
 	$(BIN)/python -m aisle.settings > .env.example
 
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-annotate --custom-compile-command "make lock" --quiet
 lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any registry's address.
-	$(BIN)/uv pip compile pyproject.toml --extra train --extra auth --universal --python-version 3.11 --generate-hashes \
-	  --group build --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra train --extra auth --group build --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
-	  -c requirements.txt -o requirements/dev.txt
+	$(LOCK) --extra train --group build -o requirements.txt
+	$(LOCK) --extra train --group build --group dev -c requirements.txt -o requirements/dev.txt
+	$(LOCK) --extra serve --group build -c requirements.txt -o requirements/serve.txt
+	$(LOCK) --extra auth --group build -c requirements.txt -o requirements/auth.txt
 
 clean:  ## Remove what was built; data, models and logs stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,10 +14,11 @@ import click
 from aisle import __version__
 from aisle.errors import AisleError
 from aisle.logs import LogFile, log_failure, setup_logging
-from aisle.settings import Settings, get_settings
+from aisle.settings import Settings, get_settings, override
 
 if TYPE_CHECKING:
     from aisle.auth.accounts import Accounts
+    from aisle.auth.bootstrap import FirstAdmin
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -66,12 +67,12 @@ def run(
     from aisle.pipeline import run_all
 
     contract = ContractOptions(max_bad, allow_missing_types)
-    bundle = run_all(recipe_name, source, settings, rows=rows, seed=seed, contract=contract)
+    run_all(recipe_name, source, settings, rows=rows, seed=seed, contract=contract)
     if serve:
         settings = _start(LogFile.SERVING)
-        from aisle.service.serve import serve as serve_bundle
+        from aisle.service.serve import serve_with_tokens
 
-        serve_bundle(bundle, settings)
+        serve_with_tokens(settings, tell=_show_first_admin)
 
 
 @aisle.command("import")
@@ -233,15 +234,18 @@ def predict(source: Path, output: Path, images: Path | None, model: str, as_json
 
 
 @aisle.command()
-@click.option("--model", default="champion", show_default=True, help="champion, challenger, a version or a folder.")
-def serve(model: str) -> None:
-    """Serve a bundle over HTTP."""
+@click.option(
+    "--model", default=None, help="champion, which is followed, a version or a folder; default: SERVE_MODEL."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=None, help="Processes; default: SERVE_WORKERS.")
+def serve(model: str | None, workers: int | None) -> None:
+    """Serve a bundle over HTTP; another process is the token service, `aisle auth`."""
+    given = {"serve_model": model, "serve_workers": workers}
+    override(**{name: value for name, value in given.items() if value is not None})  # workers see it as well
     settings = _start(LogFile.SERVING)
-    from aisle.model.bundle import Bundle
-    from aisle.registry.bundles import BundleStore
-    from aisle.service.serve import serve as serve_bundle
+    from aisle.service.serve import serve as serve_model
 
-    serve_bundle(Bundle.load(BundleStore(settings.models_path).find(model)), settings)
+    serve_model(settings)
 
 
 @aisle.command()
@@ -430,6 +434,13 @@ def _start(file: LogFile) -> Settings:
     settings = get_settings()
     setup_logging(file, settings.logs_path, level=settings.log_level)
     return settings
+
+
+def _show_first_admin(admin: FirstAdmin) -> None:
+    if admin.password is None:
+        click.echo(f"First administrator: {admin.name}, with the password of BOOTSTRAP_ADMIN_PASSWORD")
+        return
+    click.echo(f"First administrator: {admin.name}  password: {admin.password}  (kept in {admin.file})")
 
 
 def _accounts() -> Accounts:

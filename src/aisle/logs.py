@@ -108,7 +108,18 @@ def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", te
             get_logger(__name__).warning("log file not written", path=str(folder / file), reason=problem)
     root.setLevel(level)
     # Libraries speak up only when something is wrong; their chatter is not ours.
-    for name in ("alembic", "httpx", "httpcore", "botocore", "boto3", "urllib3", "PIL", "matplotlib", "fontTools"):
+    for name in (
+        "alembic",
+        "uvicorn",
+        "httpx",
+        "httpcore",
+        "botocore",
+        "boto3",
+        "urllib3",
+        "PIL",
+        "matplotlib",
+        "fontTools",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

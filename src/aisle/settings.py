@@ -6,6 +6,7 @@ from this file (`python -m aisle.settings > .env.example`), so the two cannot dr
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,41 @@ class Settings(BaseSettings):
     )
     serve_host: str = Field("127.0.0.1", description="Address the prediction service listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the prediction service; 0: any free one.")
+    serve_model: str = Field(
+        "champion", min_length=1, description="What is served: champion, which is followed, a version, or a folder."
+    )
+    serve_workers: int = Field(1, ge=1, le=64, description="Processes that share the port of the prediction service.")
+    serve_reuse_port: bool = Field(
+        False, description="Let several instances listen on one port, and the kernel spread connections over them."
+    )
+    drain_seconds: float = Field(
+        3, ge=0, le=10, description="How long a service that is told to stop goes on answering, not ready any more."
+    )
+    champion_poll_seconds: float = Field(
+        2, gt=0, description="How often the prediction service looks for a new champion."
+    )
+    queue_size: int = Field(
+        64, ge=1, description="Predictions that may wait for the model; beyond, the service answers 503."
+    )
+    batch_size: int = Field(16, ge=1, description="The most predictions that are computed as one batch.")
+    predict_timeout_seconds: float = Field(
+        10, gt=0, description="How long a prediction may wait; one that waited longer is not computed."
+    )
+    predictions_keep_days: int = Field(
+        365, ge=1, description="How long the record of a prediction, and the feedback on it, is kept."
+    )
+    rate_limits: str = Field(
+        "predict=10/minute, feedback=60/minute, model=60/minute",
+        description="Requests for each user: ROUTE=COUNT/PERIOD, or ROUTE:ROLE=COUNT/PERIOD for one role.",
+    )
+    prometheus_multiproc_dir: str = Field(
+        "", description="Folder in which the workers of one service add up their metrics; `aisle serve` sets it."
+    )
+    auth_url: str = Field(
+        "",
+        description="Address of the token service, for the prediction service; empty: AUTH_HOST and AUTH_PORT, and"
+        " `aisle run` starts one there.",
+    )
     threads: int = Field(
         0, ge=0, description="Processor cores to use for decoding and encoding images; 0: all there are."
     )
@@ -86,6 +122,10 @@ class Settings(BaseSettings):
         description="Its password; empty: a random one, shown once and kept in DATA_PATH/admin-password.",
     )
 
+    @property
+    def token_service_url(self) -> str:
+        return (self.auth_url or f"http://{self.auth_host}:{self.auth_port}").rstrip("/")
+
 
 @cache
 def get_settings() -> Settings:
@@ -98,6 +138,13 @@ def get_settings() -> Settings:
         first = error.errors()[0]
         variable = "_".join(str(part) for part in first["loc"]).upper()
         raise UsageError(f"{variable}: {first['msg']}", where="settings") from None
+
+
+def override(**values: object) -> Settings:
+    """Set variables for this process and those that it starts, and read the settings again. Raises UsageError."""
+    os.environ |= {name.upper(): str(value) for name, value in values.items()}
+    get_settings.cache_clear()
+    return get_settings()
 
 
 def env_example() -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.auth.conftest import SetClock
 
-from aisle.auth.throttle import Counter, Limit, LoginThrottle, Throttled
+from aisle.auth.throttle import LoginThrottle
 from aisle.errors import UsageError
 from aisle.settings import Settings
+from aisle.web.limits import Counter, Limit, Throttled
 
 if TYPE_CHECKING:
     from tests.servers import RunningRedis
@@ -86,8 +87,8 @@ def test_guesses_at_the_same_moment_are_counted_one_by_one(counter: Counter, mon
     """All of them are told that they need not wait, before any of them is counted."""
     passed: list[bool] = []
     told = threading.Barrier(24)
-    look = counter._wait
-    monkeypatch.setattr(counter, "_wait", lambda *which: (look(*which), told.wait(timeout=30))[0])
+    look = counter._spent
+    monkeypatch.setattr(counter, "_spent", lambda *which: (look(*which), told.wait(timeout=30))[0])
 
     def guess() -> None:
         with contextlib.suppress(Throttled, threading.BrokenBarrierError):

@@ -28,6 +28,12 @@ from aisle.registry.bundles import BundleStore
 pytestmark = pytest.mark.slow
 
 WORDS = ("run", "--rows", "270")
+SETTINGS: dict[str, Any] = {
+    "PORT": "0",
+    "AUTH_PORT": "0",
+    "DRAIN_SECONDS": "0",
+    "RATE_LIMITS": "predict=10000/minute",
+}
 
 
 @dataclass
@@ -48,7 +54,7 @@ class Service:
     @property
     def url(self) -> str:
         """Where it serves; empty as long as it has not said so."""
-        found = re.search(r" serving .*url=(http://127\.0\.0\.1:\d+)", "".join(self.said))
+        found = re.search(r" serving +\[.*url=(http://127\.0\.0\.1:\d+)", "".join(self.said))
         return found[1] if found else ""
 
     def stop(self) -> Ran:
@@ -63,7 +69,7 @@ class Service:
 @contextmanager
 def serving(processes: Processes, folder: Path) -> Iterator[Service]:
     """`aisle run` in `folder`, from the moment on when it serves."""
-    with processes.start(*WORDS, cwd=folder, PORT="0") as process:
+    with processes.start(*WORDS, cwd=folder, **SETTINGS) as process:
         try:
             service = Service(process)
             wait_until(lambda: service.url, process)
@@ -84,8 +90,12 @@ def service(processes: Processes, folder: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, timeout=30) as client:
+def client(service: Service, folder: Path) -> Iterator[httpx.Client]:
+    """The first administrator, signed in at the prediction service's own address."""
+    name, password = (folder / "data" / "admin-password").read_text().split()
+    with httpx.Client(base_url=service.url, timeout=30, headers={"Accept-Language": "en"}) as client:
+        answer = answered(client.post("/token", data={"username": name, "password": password}))
+        client.headers["Authorization"] = f"Bearer {answer['access_token']}"
         yield client
 
 
@@ -198,7 +208,7 @@ class TestRoutes:
         assert "damaged" in body["detail"]
 
     def test_nothing_at_all_is_the_clients_mistake(self, client: httpx.Client) -> None:
-        assert "Give a title, a description or an image" in problem(client.post("/predict", json={}))["detail"]
+        assert "nothing to classify" in problem(client.post("/predict", json={}))["detail"]
 
 
 class TestOneProductIsOnePrediction:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from aisle.auth.clock import Clock, utc_now
 from aisle.auth.passwords import hash_password
+from aisle.clock import Clock, utc_now
 from aisle.errors import CheckFailed, InputError, UsageError
 from aisle.files import sha256_bytes
 from aisle.store import apikeys, audit, refresh, users

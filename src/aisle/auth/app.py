@@ -8,68 +8,42 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Form, Request, Response
-from fastapi.security import OAuth2PasswordBearer
-from pydantic import BaseModel, ConfigDict, Field
+import prometheus_client
+from fastapi import FastAPI, Form, Request, Response
 from sqlalchemy import Engine
 
 from aisle import __version__
 from aisle.auth import login
-from aisle.auth.clock import Clock, utc_now
+from aisle.auth.access import SignedIn, not_signed_in
+from aisle.auth.forms import Me, Renewal, Revocation, SignIn, TokenAnswer
 from aisle.auth.keys import KeyRing
 from aisle.auth.keyset import MAX_AGE
 from aisle.auth.login import NotLetIn
 from aisle.auth.passwords import warm_up
 from aisle.auth.sessions import Pair, Sessions
-from aisle.auth.throttle import Counter, LoginThrottle, Throttled
-from aisle.auth.tokens import Identity, Refused, Signer, TokenPolicy, Verifier
-from aisle.errors import InputError
-from aisle.logs import get_logger
+from aisle.auth.throttle import LoginThrottle
+from aisle.auth.tokens import Signer, TokenPolicy, Verifier
+from aisle.clock import Clock, utc_now
 from aisle.settings import Settings
 from aisle.store import users
 from aisle.store.engine import reading
-from aisle.web import RequestMiddleware, answer_that_it_lives, answer_with_problems, client_address, networks, problem
+from aisle.web.address import Network, client_address, networks
+from aisle.web.answers import answer_with_problems, documented, problem_answer, too_many_requests
+from aisle.web.draining import Draining
+from aisle.web.limits import Counter, Throttled
+from aisle.web.metrics import LIMITS_DEGRADED
+from aisle.web.platform import answer_the_platform
+from aisle.web.problems import Problem, Refusal
+from aisle.web.requests import RequestMiddleware, add_headers, note
 
 MAX_BODY = 16 << 10
 _NO_STORE = "no-store"
-
-Bearer = Annotated[str | None, Depends(OAuth2PasswordBearer(tokenUrl="token", auto_error=False))]
-
-
-class SignIn(BaseModel):
-    """OAuth2's password form; with `grant_type=client_credentials`, a service's API key as `client_secret`."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    grant_type: Literal["password", "client_credentials"] = "password"
-    username: str = Field("", max_length=200)
-    password: str = Field("", max_length=1000, json_schema_extra={"format": "password"})
-    client_secret: str = Field("", max_length=200, json_schema_extra={"format": "password"})
-
-
-class Renewal(BaseModel):
-    refresh_token: str = Field(min_length=1, max_length=200)
-
-
-class Revocation(BaseModel):
-    token: str = Field(min_length=1, max_length=5000, description="A refresh token: its session ends.")
-
-
-class TokenAnswer(BaseModel):
-    """`expires_in` is in seconds. A service gets no refresh token: it has its key."""
-
-    access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105
-    expires_in: int
-    refresh_token: str | None = None
-
-
-class Me(BaseModel):
-    name: str
-    kind: str
-    role: str
+_FORM_PROBLEMS = (Problem.FIELD_MISSING, Problem.FIELD_TOO_LONG, Problem.FIELD_INVALID, Problem.BODY_TOO_LARGE)
+_SIGN_IN_PROBLEMS = (Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
+_RENEWAL_PROBLEMS = (Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
+SIGN_INS = prometheus_client.Counter("aisle_sign_ins", "Sign-ins and renewals, by how they ended.", ["outcome"])
 
 
 def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
@@ -80,95 +54,102 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
     refresh_lifetime = timedelta(days=settings.refresh_token_expire_days)
     sessions = Sessions(engine, Signer(keyring, policy, clock=clock), refresh_lifetime, clock)
     verifier = Verifier(keyring.jwks, policy, clock=clock)
-    throttle = LoginThrottle(Counter(settings.redis_url, clock=clock), settings)
+    counter = Counter(settings.redis_url, clock=clock)
+    throttle = LoginThrottle(counter, settings)
     proxies = networks(settings.trusted_proxies)
+    draining = Draining(settings.drain_seconds)
     warm_up()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with draining.on_sigterm():
+            yield
         engine.dispose()
 
     app = FastAPI(title="aisle: token service", version=__version__, lifespan=lifespan, redoc_url=None)
-    app.add_middleware(RequestMiddleware, max_body=MAX_BODY)
+    app.state.verifier = verifier
+    app.add_middleware(RequestMiddleware, max_body=MAX_BODY, draining=draining)
     answer_with_problems(app)
 
-    @app.exception_handler(NotLetIn)
-    async def on_not_let_in(request: Request, _: NotLetIn) -> Response:
-        get_logger(__name__).warning("not let in", path=request.url.path, address=client_address(request, proxies))
-        return problem(
-            request, 401, "wrong name, password, key or token",
-            headers={"WWW-Authenticate": "Bearer", "Cache-Control": _NO_STORE}, error="invalid_grant",
-        )  # fmt: skip
+    _answer_who_is_not_let_in(app, proxies)
 
-    @app.exception_handler(Refused)
-    async def on_refused(request: Request, error: Refused) -> Response:
-        get_logger(__name__).warning("token refused", reason=str(error))
-        return problem(
-            request, 401, "a valid bearer token is needed",
-            headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}, error="invalid_token",
-        )  # fmt: skip
-
-    @app.exception_handler(Throttled)
-    async def on_throttled(request: Request, error: Throttled) -> Response:
-        get_logger(__name__).warning("throttled", address=client_address(request, proxies), wait=error.retry_after)
-        return problem(
-            request, 429, f"too many attempts, try again in {error.retry_after} s",
-            headers={"Retry-After": str(error.retry_after), "Cache-Control": _NO_STORE},
-        )  # fmt: skip
+    def slowed_down(account: str | None, request: Request) -> None:
+        allowance = throttle.attempt(account, client_address(request, proxies))
+        LIMITS_DEGRADED.set(counter.is_degraded)
+        add_headers(request, allowance.headers())
 
     def answer(pair: Pair, response: Response) -> TokenAnswer:
+        SIGN_INS.labels("let_in").inc()
         response.headers["Cache-Control"] = _NO_STORE
         seconds = int(policy.lifetime.total_seconds())
         return TokenAnswer(access_token=pair.access_token, expires_in=seconds, refresh_token=pair.refresh_token)
 
-    @app.post("/token", response_model_exclude_none=True)
+    @app.post("/token", response_model_exclude_none=True, responses=documented(*_SIGN_IN_PROBLEMS))
     def token(form: Annotated[SignIn, Form()], request: Request, response: Response) -> TokenAnswer:
-        address = client_address(request, proxies)
         if form.grant_type == "client_credentials":
             _need(form.client_secret, "client_secret")
-            throttle.attempt(None, address)
+            slowed_down(None, request)
             return answer(sessions.access_only(login.with_api_key(engine, form.client_secret)), response)
         _need(form.username, "username")
         _need(form.password, "password")
-        throttle.attempt(form.username, address)
+        slowed_down(form.username, request)
         user = login.with_password(engine, form.username, form.password)
         throttle.succeeded(form.username)
         return answer(sessions.begin(user), response)
 
-    @app.post("/token/refresh", response_model_exclude_none=True)
+    @app.post("/token/refresh", response_model_exclude_none=True, responses=documented(*_RENEWAL_PROBLEMS))
     def renew(form: Annotated[Renewal, Form()], response: Response) -> TokenAnswer:
         return answer(sessions.renew(form.refresh_token), response)
 
-    @app.post("/token/revoke")
+    @app.post("/token/revoke", responses=documented(*_FORM_PROBLEMS, Problem.UNAVAILABLE))
     def revoke(form: Annotated[Revocation, Form()]) -> dict[str, str]:
         sessions.end(form.token)
         return {"status": "revoked"}
 
+    @app.get("/me", responses=documented(Problem.NOT_SIGNED_IN, Problem.UNAVAILABLE))
+    def me(identity: SignedIn) -> Me:
+        with reading(engine) as connection:
+            user = users.find(connection, identity.user)
+        if user is None or not user.is_active:
+            raise not_signed_in()
+        return Me(name=user.name, kind=user.kind, role=user.role)
+
+    answer_the_platform(app)
+
+    _answer_about_keys(app, keyring, draining)
+    return app
+
+
+def _answer_about_keys(app: FastAPI, keyring: KeyRing, draining: Draining) -> None:
     @app.get("/.well-known/jwks.json")
     def jwks(response: Response) -> dict[str, Any]:
         response.headers["Cache-Control"] = f"public, max-age={int(MAX_AGE.total_seconds())}"
         return keyring.jwks()
 
-    @app.get("/me")
-    def me(bearer: Bearer) -> Me:
-        identity: Identity = verifier.verify(bearer or "")
-        with reading(engine) as connection:
-            user = users.find(connection, identity.user)
-        if user is None or not user.is_active:
-            raise Refused("the account is disabled")
-        return Me(name=user.name, kind=user.kind, role=user.role)
-
-    answer_that_it_lives(app)
-
-    @app.get("/readyz")
+    @app.get("/readyz", tags=["platform"], responses=documented(Problem.NOT_READY, Problem.UNAVAILABLE))
     def readyz() -> dict[str, str]:
+        if draining.has_begun:
+            raise Refusal(Problem.NOT_READY, reason="stopping")
         keyring.current()  # the database answers, and there is a key that signs
         return {"status": "ready"}
 
-    return app
+
+def _answer_who_is_not_let_in(app: FastAPI, proxies: tuple[Network, ...]) -> None:
+    @app.exception_handler(NotLetIn)
+    async def on_not_let_in(request: Request, _: NotLetIn) -> Response:
+        SIGN_INS.labels("refused").inc()
+        note(request, address=client_address(request, proxies))
+        headers = {"WWW-Authenticate": "Bearer", "Cache-Control": _NO_STORE}
+        members = {"error": "invalid_grant"}
+        return problem_answer(request, Refusal(Problem.WRONG_CREDENTIALS, headers=headers, members=members))
+
+    @app.exception_handler(Throttled)
+    async def on_throttled(request: Request, throttled: Throttled) -> Response:
+        SIGN_INS.labels("throttled").inc()
+        note(request, address=client_address(request, proxies))
+        return problem_answer(request, too_many_requests(throttled, {"Cache-Control": _NO_STORE}))
 
 
 def _need(value: str, field: str) -> None:
     if not value:
-        raise InputError(f"{field} is missing")
+        raise Refusal(Problem.FIELD_MISSING, field=field)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from aisle.auth.accounts import add_person
-from aisle.auth.clock import Clock, utc_now
+from aisle.clock import Clock, utc_now
 from aisle.errors import UsageError
 from aisle.files import write_private_text
 from aisle.settings import Settings

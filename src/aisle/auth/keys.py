@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 from sqlalchemy import Connection, Engine
 
-from aisle.auth.clock import Clock, utc_now
+from aisle.clock import Clock, utc_now
 from aisle.errors import AisleError, CheckFailed, ServiceMissing
 from aisle.settings import Settings
 from aisle.store import audit, signing

@@ -17,12 +17,13 @@ from typing import Any
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from aisle.auth.clock import Clock, utc_now
+from aisle.clock import Clock, utc_now
 from aisle.errors import ServiceMissing, UsageError
 from aisle.logs import get_logger
 
 MAX_AGE = timedelta(minutes=5)
 MIN_INTERVAL = timedelta(seconds=10)
+FIRST_INTERVAL = timedelta(seconds=1)  # while there is no key at all, nobody can be answered
 # What a key may be, and how it then signs. Nothing symmetric: a public key is never a secret.
 _ALGORITHMS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256"}
 _MAX_BYTES = 1 << 18
@@ -61,10 +62,15 @@ class KeySet:
         self._tried: datetime | None = None
         self._lock = threading.Lock()
 
+    def fetch(self) -> None:
+        with self._lock:
+            self._refresh()
+
     def is_due(self, kid: str) -> bool:
         """Whether the set is missing, old, or lacks `kid`, and was not asked for just now."""
         now = self._clock()
-        if self._tried is not None and now - self._tried < MIN_INTERVAL:
+        pause = MIN_INTERVAL if self._fetched is not None else FIRST_INTERVAL
+        if self._tried is not None and now - self._tried < pause:
             return False
         return kid not in self._keys or self._fetched is None or now - self._fetched >= MAX_AGE
 

@@ -10,7 +10,7 @@ from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.settings import Settings
 from aisle.store.engine import open_database
 from aisle.store.migrate import migrate
-from aisle.web import serve_app
+from aisle.web.serving import Address, serve_app
 
 
 def open_accounts(settings: Settings) -> Engine:
@@ -31,10 +31,5 @@ def serve(settings: Settings) -> None:
     engine = open_accounts(settings)
     if settings.bootstrap_admin_password.get_secret_value():
         bootstrap_admin(engine, settings)
-    serve_app(
-        create_app(engine, settings),
-        host=settings.auth_host,
-        port=settings.auth_port,
-        what="serving tokens",
-        port_setting="AUTH_PORT",
-    )
+    address = Address(settings.auth_host, settings.auth_port, "AUTH_PORT")
+    serve_app(create_app(engine, settings), address, what="serving tokens")

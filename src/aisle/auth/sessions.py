@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Engine
 
 from aisle.auth.accounts import hash_key
-from aisle.auth.clock import Clock, utc_now
 from aisle.auth.login import NotLetIn
 from aisle.auth.tokens import Signer
+from aisle.clock import Clock, utc_now
 from aisle.store import audit, refresh, users
 from aisle.store.engine import writing
 from aisle.store.refresh import RefreshToken

@@ -16,9 +16,9 @@ from typing import Any
 
 import jwt
 
-from aisle.auth.clock import Clock, utc_now
 from aisle.auth.keys import KeyRing
 from aisle.auth.keyset import KeySet, Refused
+from aisle.clock import Clock, utc_now
 from aisle.settings import Settings
 from aisle.store.users import Role
 
@@ -99,6 +99,10 @@ class Verifier:
             return self._keys.is_due(_key_id(token))
         except Refused:
             return False
+
+    def fetch(self) -> None:
+        """Get the keys now, so that the first token need not wait for them; without them there is a warning."""
+        self._keys.fetch()
 
     def verify(self, token: str) -> Identity:
         """Who the token speaks for. Raises Refused, whose text is for the log and not for the client.

@@ -5,6 +5,7 @@
     product_types.csv   the label table
     <field>.json        the vocabulary of a text field; <field>.safetensors its weights
     image.onnx          the image encoder; image.safetensors its head
+    known_answer.json   what it says of a few fixed products: whoever serves it checks that first
     metrics.json        what was measured · lineage.json   data hash, code revision, configuration, seed
     MODEL_CARD.md       for people
     run.json            what differs from run to run (times): beside the sums, not under them
@@ -34,7 +35,7 @@ from aisle.model.fusion import Fusion
 from aisle.model.image import LinearHead
 from aisle.model.text import TextModel, TextVectorizer
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.json"
 METRICS_FILE = "metrics.json"
@@ -42,6 +43,7 @@ LINEAGE_FILE = "lineage.json"
 CARD_FILE = "MODEL_CARD.md"
 RUN_FILE = "run.json"
 ENCODER_FILE = "image.onnx"
+KNOWN_ANSWER_FILE = "known_answer.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ class Bundle:
         return cls(path, version, contents)
 
     def json(self, name: str) -> Any:
-        return json.loads(self._content(name))
+        try:
+            return json.loads(self._content(name))
+        except ValueError:
+            raise BundleError(f"{name} is damaged: it is no JSON", where=self.path) from None
 
     def arrays(self, name: str) -> dict[str, NDArray[np.float32]]:
         try:
@@ -122,6 +127,7 @@ class BundleParts:
     thresholds: Mapping[str, float | None]
     promise: str
     recipe: str
+    known_answer: Mapping[str, Any]
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
     card: str
@@ -153,6 +159,7 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
     files = {
         MODEL_FILE: to_json(model).encode(),
         TYPES_FILE: parts.types.to_csv().encode(),
+        KNOWN_ANSWER_FILE: json.dumps(parts.known_answer, sort_keys=True).encode(),
         METRICS_FILE: to_json(parts.metrics).encode(),
         LINEAGE_FILE: to_json(parts.lineage).encode(),
         CARD_FILE: parts.card.encode(),

@@ -85,9 +85,17 @@ class Classifier:
 
     def probabilities(self, inputs: Inputs) -> Array:
         """n x types, each row sums to 1; a row without anything to look at is NaN."""
+        return self.fused(self.scores(inputs), inputs)
+
+    def scores(self, inputs: Inputs) -> dict[str, Scores]:
+        """What each model says, before calibration."""
+        return self.models.scores(inputs, len(self.codes))
+
+    def fused(self, scores: Mapping[str, Scores], inputs: Inputs) -> Array:
+        """One answer of what the models said of `inputs`."""
         if not len(inputs):
             return np.empty((0, len(self.codes)))
-        logs = calibrated(self.models.scores(inputs, len(self.codes)), self.temperatures)
+        logs = calibrated(scores, self.temperatures)
         return np.exp(self.fusion.log_probabilities(logs, self.models.present(inputs)))
 
 

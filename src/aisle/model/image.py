@@ -9,7 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from aisle.errors import BundleError
-from aisle.inputs.image import decode
+from aisle.inputs.image import Pixels, decode
 
 Features = NDArray[np.float32]
 
@@ -36,8 +36,13 @@ class ImageEncoder:
 
     def __call__(self, image: bytes) -> Features:
         """The features of an image, 1-dimensional. Raises ImageError as `inputs.image.decode` does."""
-        pixels = decode(image, self.size)[np.newaxis]
-        features: Features = self._session.run(None, {self._input: pixels})[0][0]
+        return self.encode(self.decode(image))
+
+    def decode(self, image: bytes) -> Pixels:
+        return decode(image, self.size)
+
+    def encode(self, pixels: Pixels) -> Features:
+        features: Features = self._session.run(None, {self._input: pixels[np.newaxis]})[0][0]
         return features
 
 

@@ -1,152 +1,88 @@
-"""The prediction service: HTTP in, the predictor, HTTP out."""
+"""The prediction service put together: who may ask, how often, the queue before the model, the record behind it."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from typing import Annotated, Any
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from sqlalchemy import Engine
 
 from aisle import __version__
-from aisle.catalog import Prediction, Product
-from aisle.errors import ImageError, InputError
-from aisle.model.predictor import Predictor
-from aisle.web import RequestMiddleware, answer_that_it_lives, answer_with_problems
-
-MAX_IMAGE_BYTES = 8 << 20
-MAX_BODY_BYTES = 12 << 20  # such an image in base64, and long texts
-
-Text = Annotated[str, Field(max_length=100_000)]
-
-
-class ProductForm(BaseModel):
-    """One product, as the original project's form has it; `image` is base64 in JSON and a file in a form."""
-
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
-
-    product_identifier: Text = ""
-    designation: Text = ""
-    description: Text = ""
-    product_id: Text = ""
-    imageid: Text = ""
-    image: str | None = None
+from aisle.auth.tokens import Verifier
+from aisle.clock import Clock, utc_now
+from aisle.service.batching import BatchingQueue
+from aisle.service.champion import Champion
+from aisle.service.handover import Handover
+from aisle.service.limits import RateLimits
+from aisle.service.parts import Parts
+from aisle.service.recorder import Recorder
+from aisle.service.routes import entrance, feedback, model, predict
+from aisle.service.uploads import MAX_BODY_BYTES
+from aisle.settings import Settings
+from aisle.web.address import networks
+from aisle.web.answers import answer_with_problems
+from aisle.web.draining import Draining
+from aisle.web.limits import Counter
+from aisle.web.platform import answer_the_platform
+from aisle.web.requests import RequestMiddleware
 
 
-class CandidateBody(BaseModel):
-    prediction: str
-    label: str
-    confidence: float
+def create_app(
+    champion: Champion, engine: Engine, verifier: Verifier, settings: Settings, *, clock: Clock = utc_now
+) -> FastAPI:
+    """The application around a model that serves and a database that is up to date; it closes both."""
+    parts = Parts(
+        champion=champion,
+        queue=BatchingQueue(
+            champion,
+            size=settings.queue_size,
+            batch=settings.batch_size,
+            seconds=settings.predict_timeout_seconds,
+        ),
+        recorder=Recorder(engine, keep=timedelta(days=settings.predictions_keep_days), clock=clock),
+        engine=engine,
+        handover=Handover(settings.token_service_url, networks(settings.trusted_proxies)),
+        draining=Draining(settings.drain_seconds),
+        clock=clock,
+    )
 
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts.queue.start()
+        parts.recorder.start()
+        following = asyncio.create_task(_follow(champion, verifier, settings.champion_poll_seconds))
+        try:
+            with parts.draining.on_sigterm():
+                yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await parts.queue.stop()
+            await run_in_threadpool(parts.recorder.stop)
+            await parts.handover.close()
+            champion.close()
+            engine.dispose()
 
-class PredictionBody(BaseModel):
-    predicted: str
-    label: str
-    confidence: float
-    decision: str
-    predictions: list[CandidateBody]
-    message: str
-    model: str
-    request_id: str
-
-
-def create_app(predictor: Predictor) -> FastAPI:
-    """The application around a loaded predictor, which whoever made it closes."""
-    app = FastAPI(title="aisle", version=__version__, docs_url="/docs", redoc_url=None)
-    app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES)
+    app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, redoc_url=None)
+    app.state.parts = parts
+    app.state.verifier = verifier
+    app.state.rates = RateLimits(settings.rate_limits)
+    app.state.counter = Counter(settings.redis_url, clock=clock)
+    app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES, draining=parts.draining)
     answer_with_problems(app)
-
-    @app.get("/")
-    async def root() -> dict[str, str]:
-        return {"message": "Bienvenue sur l'API de classification de produits"}
-
-    answer_that_it_lives(app)
-
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        return {"status": "ready", "model": predictor.version}
-
-    @app.post("/predict", response_model=PredictionBody, openapi_extra=_PREDICT_BODY)
-    async def predict(request: Request) -> PredictionBody:
-        product = await _read_product(request)
-        [outcome] = await run_in_threadpool(predictor.predict, [product])
-        if isinstance(outcome, InputError):
-            raise outcome
-        if outcome.image_error is not None:
-            raise outcome.image_error
-        return _body(outcome, request_id=request.state.request_id)
-
+    answer_the_platform(app)
+    for subject in (entrance, predict, feedback, model):
+        app.include_router(subject.router)
     return app
 
 
-async def _read_product(request: Request) -> Product:
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind == "application/json":
-        return _product(await _json_body(request), None)
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        async with request.form(max_files=1, max_fields=8) as form:
-            upload = form.get("image")
-            image = await _read_upload(upload) if isinstance(upload, UploadFile) else None
-            return _product({name: value for name, value in form.items() if isinstance(value, str)}, image)
-    raise HTTPException(415, "send a form (multipart/form-data) or JSON (application/json)")
-
-
-async def _json_body(request: Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):  # nested thousands deep
-        raise InputError("the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise InputError("the body is not a JSON object")
-    return body
-
-
-async def _read_upload(upload: UploadFile) -> bytes | None:
-    if upload.size is not None and upload.size > MAX_IMAGE_BYTES:
-        raise HTTPException(413, f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
-    return await upload.read() or None
-
-
-def _product(fields: dict[str, Any], image: bytes | None) -> Product:
-    try:
-        form = ProductForm.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if image is None and form.image:
-        try:
-            image = base64.b64decode(form.image, validate=True)
-        except binascii.Error:
-            raise ImageError("the image is not base64", reason="not_base64") from None
-    return Product(form.designation, form.description, image)
-
-
-def _body(prediction: Prediction, *, request_id: str) -> PredictionBody:
-    return PredictionBody(
-        predicted=prediction.type.code,
-        label=prediction.type.label,
-        confidence=prediction.confidence,
-        decision=prediction.decision.value,
-        predictions=[
-            CandidateBody(prediction=one.type.code, label=one.type.label, confidence=one.confidence)
-            for one in prediction.candidates
-        ],
-        message=f"Type proposé : {prediction.type.label}",
-        model=prediction.model_version,
-        request_id=request_id,
-    )
-
-
-_PREDICT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": ProductForm.model_json_schema()},
-            "application/json": {"schema": ProductForm.model_json_schema()},
-        },
-    }
-}
+async def _follow(champion: Champion, verifier: Verifier, seconds: float) -> None:
+    """Have the keys before the first token comes, then look for a new champion now and then."""
+    await run_in_threadpool(verifier.fetch)
+    while True:
+        await asyncio.sleep(seconds)
+        await run_in_threadpool(champion.follow)

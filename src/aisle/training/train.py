@@ -31,6 +31,7 @@ from aisle.model.calibration import Array, fit_temperature, lowest_threshold
 from aisle.model.classifier import DESCRIPTION, IMAGE, TITLE, Classifier, Inputs, Models, calibrated
 from aisle.model.fusion import fit_fusion
 from aisle.model.image import Features, ImageEncoder, LinearHead
+from aisle.model.known_answer import known_answer
 from aisle.model.text import TextModel, TextVectorizer
 from aisle.training import efficientnet
 from aisle.training.card import model_card
@@ -97,16 +98,18 @@ def train(
         "side": evaluated_on.value,
         **_measure_by_inputs(classifier, rows.at(np.flatnonzero(side == evaluated_on))),
     }
+    used_graph = graph if final.image is not None else None
     run: dict[str, Any] = {"seconds": {name: round(value, 3) for name, value in seconds.items()}, "threads": threads}
     bundle = write_bundle(
         out,
         BundleParts(
             classifier=classifier,
-            encoder_graph=graph if final.image is not None else None,
+            encoder_graph=used_graph,
             types=prepared.types(),
             thresholds=thresholds,
             promise=f"{recipe.promise:.2f}",
             recipe=recipe.name,
+            known_answer=known_answer(classifier, ImageEncoder(used_graph) if used_graph else None),
             metrics=metrics,
             lineage=lineage,
             card=model_card(recipe.name, prepared.types(), metrics, lineage),

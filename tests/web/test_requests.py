@@ -7,7 +7,9 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
 from aisle.errors import ServiceMissing, UsageError
-from aisle.web import RequestMiddleware, answer_with_problems, client_address, networks
+from aisle.web.address import client_address, networks
+from aisle.web.answers import answer_with_problems
+from aisle.web.requests import RequestMiddleware
 
 
 def request(peer: str, *forwarded: str) -> Request:

@@ -1,0 +1,130 @@
+"""The queue before the model: whatever waits is computed as one batch, off the event loop.
+
+Nobody waits for a batch to fill: while one is computed, the next one gathers. The queue is bounded, and a request
+whose time is over is not computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from aisle.catalog import Product
+from aisle.errors import InputError
+from aisle.model.predictor import Outcome
+from aisle.service.champion import Champion
+from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH
+
+
+class QueueFull(Exception):
+    """As many predictions wait as may."""
+
+
+class TooLate(Exception):
+    """The prediction waited longer than it may."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    product: Product
+    deadline: float
+    answer: asyncio.Future[Outcome]
+
+
+class BatchingQueue:
+    """Start it and stop it in the event loop that predicts.
+
+    `size` predictions may wait, for `seconds` each; at most `batch` are computed together.
+    """
+
+    def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float) -> None:
+        self._champion = champion
+        self._size = size
+        self._batch = batch
+        self._seconds = seconds
+        self._waiting: deque[_Waiting] = deque()
+        self._something = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= self._size
+
+    def start(self) -> None:
+        self._worker = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """End; what still waits is given up."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        for waiting in self._waiting:
+            waiting.answer.cancel()
+        self._waiting.clear()
+        self._thread.shutdown()
+
+    async def predict(self, product: Product) -> Outcome:
+        """Raises QueueFull at once, TooLate when nobody came to it in time."""
+        if self.is_full:
+            NOT_COMPUTED.labels("queue_full").inc()
+            raise QueueFull
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(product, loop.time() + self._seconds, loop.create_future())
+        self._waiting.append(waiting)
+        QUEUE_DEPTH.set(len(self._waiting))
+        self._something.set()
+        return await waiting.answer
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._something.wait()
+            batch = self._take(loop.time)
+            if batch:
+                await self._compute(batch, loop)
+            if not self._waiting:
+                self._something.clear()
+
+    def _take(self, now: Callable[[], float]) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._batch:
+            waiting = self._waiting.popleft()
+            if waiting.answer.done():  # whoever asked has gone
+                NOT_COMPUTED.labels("gone").inc()
+            elif waiting.deadline < now():
+                NOT_COMPUTED.labels("too_late").inc()
+                waiting.answer.set_exception(TooLate())
+            else:
+                batch.append(waiting)
+        QUEUE_DEPTH.set(len(self._waiting))
+        return batch
+
+    async def _compute(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        BATCH_SIZE.observe(len(batch))
+        try:
+            outcomes = await loop.run_in_executor(self._thread, self._predict, batch)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                waiting.answer.cancel()
+            raise
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
+                waiting.answer.set_exception(outcome)
+            else:
+                waiting.answer.set_result(outcome)
+
+    def _predict(self, batch: list[_Waiting]) -> list[Outcome | Exception]:
+        products = [waiting.product for waiting in batch]
+        with self._champion.lend() as predictor:
+            try:
+                return [*predictor.predict(products)]
+            except Exception as error:  # noqa: BLE001  a product that breaks the model must not break its neighbours
+                if len(products) == 1:
+                    return [error]
+                return [one for waiting in batch for one in self._predict([waiting])]

@@ -1,0 +1,138 @@
+"""The model that serves: loaded, warmed up, checked against its known answer, and replaced while running.
+
+A new champion is loaded beside the old one; only when it gives its known answer does it take over. The old one ends
+with its last batch. A bundle that does not load, or answers wrongly, changes nothing but what `refused` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from aisle.clock import Clock, utc_now
+from aisle.errors import AisleError
+from aisle.logs import get_logger
+from aisle.model.bundle import Bundle
+from aisle.model.known_answer import check_known_answer
+from aisle.model.predictor import Predictor
+from aisle.service.metrics import MODEL, RELOAD_FAILURES, STAGE_SECONDS
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A bundle that did not take over."""
+
+    path: Path
+    reason: str
+    at: datetime
+
+
+class Champion:
+    """`find` names the folder of the bundle that is to serve. Raises BundleError when the first one is bad.
+
+    `follow` is called now and then, in one thread at a time; `lend` from any.
+    """
+
+    def __init__(self, find: Callable[[], Path], *, threads: int = 0, clock: Clock = utc_now) -> None:
+        self._find = find
+        self._threads = threads
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.refused: Refused | None = None
+        self._serving = self._load(find())
+
+    @property
+    def predictor(self) -> Predictor:
+        """Who serves now, to be asked about itself; `lend` it for work, or it may be closed meanwhile."""
+        return self._serving.predictor
+
+    @property
+    def since(self) -> datetime:
+        return self._serving.since
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Predictor]:
+        """The predictor that serves now; it stays open until it is given back, whoever serves by then."""
+        with self._lock:
+            loan = self._serving
+            loan.borrowers += 1
+        try:
+            yield loan.predictor
+        finally:
+            with self._lock:
+                loan.borrowers -= 1
+                is_over = loan.retired and not loan.borrowers
+            if is_over:
+                loan.predictor.close()
+
+    def follow(self) -> bool:
+        """Look who is to serve; whether somebody new does. A bundle that was refused is tried again only when its
+        folder has changed."""
+        try:
+            path = self._find()
+            if path == self._serving.path or (path, _state_of(path)) == self._tried:
+                return False
+        except (AisleError, OSError) as error:
+            self._refuse(self._serving.path, error)
+            return False
+        self._tried = path, _state_of(path)
+        try:
+            new = self._load(path)
+        except (AisleError, OSError) as error:
+            self._refuse(path, error)
+            return False
+        self._replace(new)
+        return True
+
+    def close(self) -> None:
+        self._serving.predictor.close()
+
+    _tried: tuple[Path, int] | None = None
+
+    def _load(self, path: Path) -> _Loaded:
+        predictor = Predictor(Bundle.load(path), threads=self._threads, observe=_observe)
+        try:
+            check_known_answer(predictor)  # which warms it up as well
+        except BaseException:
+            predictor.close()
+            raise
+        MODEL.labels(predictor.version).set(1)
+        return _Loaded(path, predictor, self._clock())
+
+    def _replace(self, new: _Loaded) -> None:
+        with self._lock:
+            old, self._serving, self.refused = self._serving, new, None
+            old.retired = True
+            is_over = not old.borrowers
+        MODEL.labels(old.predictor.version).set(0)
+        MODEL.labels(new.predictor.version).set(1)
+        if is_over:
+            old.predictor.close()
+        get_logger(__name__).info("new champion", model_version=new.predictor.version, before=old.predictor.version)
+
+    def _refuse(self, path: Path, error: Exception) -> None:
+        if self.refused is None or (self.refused.path, self.refused.reason) != (path, str(error)):
+            RELOAD_FAILURES.inc()
+            get_logger(__name__).error("new champion refused", path=str(path), reason=str(error))
+            self.refused = Refused(path, str(error), self._clock())
+
+
+@dataclass
+class _Loaded:
+    path: Path
+    predictor: Predictor
+    since: datetime
+    borrowers: int = 0
+    retired: bool = False
+
+
+def _state_of(path: Path) -> int:
+    return (path / "manifest.json").stat().st_mtime_ns if (path / "manifest.json").exists() else 0
+
+
+def _observe(stage: str, seconds: float) -> None:
+    STAGE_SECONDS.labels(stage).observe(seconds)

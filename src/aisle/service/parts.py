@@ -1,0 +1,35 @@
+"""What the routes of the prediction service share, as one object in the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from aisle.clock import Clock
+from aisle.service.batching import BatchingQueue
+from aisle.service.champion import Champion
+from aisle.service.handover import Handover
+from aisle.service.recorder import Recorder
+from aisle.web.draining import Draining
+
+
+@dataclass(frozen=True)
+class Parts:
+    champion: Champion
+    queue: BatchingQueue
+    recorder: Recorder
+    engine: Engine
+    handover: Handover
+    draining: Draining
+    clock: Clock
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+TheParts = Annotated[Parts, Depends(_parts)]

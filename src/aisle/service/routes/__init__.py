@@ -1,0 +1,1 @@
+"""The routes of the prediction service, a module a subject."""

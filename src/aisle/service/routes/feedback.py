@@ -1,0 +1,80 @@
+"""`POST /feedback`: a person or a program says which type was right."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from aisle.auth.tokens import Identity
+from aisle.model.bundle import label_of
+from aisle.service.limits import limited
+from aisle.service.parts import Parts, TheParts
+from aisle.service.recorder import EVERY_SECONDS
+from aisle.store import predictions
+from aisle.store.engine import reading, writing
+from aisle.store.predictions import Feedback, PredictionRecord
+from aisle.store.users import Role
+from aisle.web.answers import documented
+from aisle.web.problems import Problem, Refusal
+
+_CORRECTORS = (Role.REVIEWER, Role.ADMIN)
+_PROBLEMS = (
+    Problem.NOT_SIGNED_IN, Problem.NOT_YOUR_PREDICTION, Problem.NO_SUCH_PREDICTION, Problem.NO_SUCH_TYPE,
+    Problem.FIELD_MISSING, Problem.FIELD_INVALID, Problem.FIELD_TOO_LONG, Problem.BODY_TOO_LARGE, Problem.BROKEN_JSON,
+    Problem.TOO_MANY_REQUESTS, Problem.UNAVAILABLE,
+)  # fmt: skip
+
+
+class FeedbackForm(BaseModel):
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    prediction_id: str = Field(pattern="^[0-9a-f]{32}$", examples=["0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f"])
+    type: str = Field(min_length=1, max_length=50, description="The code of the right type.", examples=["2583"])
+
+
+class FeedbackBody(BaseModel):
+    prediction_id: str
+    type: str
+    label: str
+    predicted: str = Field(description="What had been predicted.")
+
+
+router = APIRouter(tags=["feedback"])
+
+
+@router.post("/feedback", status_code=201, responses=documented(*_PROBLEMS))
+def feedback(
+    form: FeedbackForm, parts: TheParts, who: Annotated[Identity, Depends(limited("feedback"))]
+) -> FeedbackBody:
+    """Attach the right type to an earlier prediction. Every word is kept, the last one counts."""
+    types = parts.champion.predictor.bundle.types()
+    if types.get(form.type) is None and form.type not in parts.champion.predictor.classifier.codes:
+        raise Refusal(Problem.NO_SUCH_TYPE, type=f"{form.type!r}")
+    record = _find(parts, form.prediction_id)
+    if record is None:
+        raise Refusal(Problem.NO_SUCH_PREDICTION, prediction_id=form.prediction_id)
+    if record.user_name != who.user and who.role not in _CORRECTORS:
+        raise Refusal(Problem.NOT_YOUR_PREDICTION)
+    with writing(parts.engine) as connection:
+        predictions.add_feedback(connection, Feedback(record.id, parts.clock(), who.user, form.type))
+    label = label_of(types, form.type).label
+    return FeedbackBody(prediction_id=record.id, type=form.type, label=label, predicted=record.predicted)
+
+
+def _find(parts: Parts, prediction_id: str) -> PredictionRecord | None:
+    """The record, which may still be on its way to the database: from here, or from another worker."""
+    found = _read(parts, prediction_id)
+    if found is None and parts.recorder.flush():
+        found = _read(parts, prediction_id)
+    if found is None:
+        time.sleep(2 * EVERY_SECONDS)
+        found = _read(parts, prediction_id)
+    return found
+
+
+def _read(parts: Parts, prediction_id: str) -> PredictionRecord | None:
+    with reading(parts.engine) as connection:
+        return predictions.find(connection, prediction_id)

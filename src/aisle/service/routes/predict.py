@@ -1,0 +1,143 @@
+"""`POST /predict`: one product in, its type out, and a record of it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from aisle.auth.tokens import Identity
+from aisle.catalog import Prediction, Product
+from aisle.errors import InputError
+from aisle.service.batching import QueueFull, TooLate
+from aisle.service.limits import limited
+from aisle.service.metrics import CONFIDENCE, PREDICTIONS
+from aisle.service.parts import TheParts
+from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, read_product, refusal_of
+from aisle.store.predictions import PredictionRecord
+from aisle.web.answers import documented
+from aisle.web.problems import Problem, Refusal, language_of
+from aisle.web.requests import note
+
+RETRY_AFTER = 1
+
+
+class CandidateBody(BaseModel):
+    prediction: str = Field(description="The code of the type.", examples=["2583"])
+    label: str = Field(examples=["Piscine et accessoires"])
+    confidence: float = Field(examples=[0.9731])
+
+
+class PredictionBody(BaseModel):
+    """`predictions` has the best types first; `decision` is `accept` where the model is sure enough."""
+
+    predicted: str = Field(examples=["2583"])
+    label: str = Field(examples=["Piscine et accessoires"])
+    confidence: float = Field(description="How sure the model is, in (0, 1].", examples=[0.9731])
+    decision: str = Field(description="`accept`, or `review`: a person should look.", examples=["accept"])
+    predictions: list[CandidateBody]
+    message: str = Field(examples=["Type proposé : Piscine et accessoires"])
+    model: str = Field(description="The version of the model.", examples=["3f2a9c0d1b7e"])
+    prediction_id: str = Field(description="For POST /feedback.", examples=["0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f"])
+    request_id: str = Field(examples=["4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e"])
+
+
+_MESSAGES = {"fr": "Type proposé : {label}", "en": "Proposed type: {label}"}
+_PROBLEMS = (
+    Problem.NOT_SIGNED_IN, Problem.TOO_MANY_REQUESTS, *UPLOAD_PROBLEMS, Problem.OVERLOADED, Problem.UNAVAILABLE,
+)  # fmt: skip
+_TEXT_FIELDS: dict[str, Any] = {
+    name: {"type": "string", "maxLength": limit} for name, limit in MAX_CHARACTERS.items()
+}
+_EXAMPLE = {"designation": "Piscine gonflable ronde 3 m avec pompe", "description": "Diamètre 3 m, hauteur 76 cm."}
+_FORM = {"type": "object", "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "binary"}}}
+_JSON = {
+    "type": "object",
+    "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "byte", "description": "In base64."}},
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "One product; `designation`, `description` or `image` has to be there.",
+        "content": {
+            FORMS[0]: {"schema": _FORM, "example": _EXAMPLE},
+            FORMS[1]: {"schema": {"type": "object", "properties": _TEXT_FIELDS}, "example": _EXAMPLE},
+            "application/json": {"schema": _JSON, "example": _EXAMPLE},
+        },
+    }
+}
+
+router = APIRouter(tags=["predict"])
+
+
+@router.post("/predict", openapi_extra=_BODY, responses=documented(*_PROBLEMS))
+@router.post("/predict_code", openapi_extra=_BODY, responses=documented(*_PROBLEMS))
+async def predict(
+    request: Request, parts: TheParts, who: Annotated[Identity, Depends(limited("predict"))]
+) -> PredictionBody:
+    """The type of one product, with how sure the model is."""
+    if parts.queue.is_full:  # before the body is read, which is what would cost
+        raise _overloaded()
+    product = await read_product(request)
+    try:
+        outcome = await parts.queue.predict(product)
+    except (QueueFull, TooLate):
+        raise _overloaded() from None
+    if isinstance(outcome, InputError):
+        raise refusal_of(outcome)
+    if outcome.image_error is not None:
+        raise refusal_of(outcome.image_error)
+    record = _record(product, outcome, who, parts)
+    parts.recorder.record(record)
+    PREDICTIONS.labels(outcome.type.code, outcome.decision.value, outcome.model_version).inc()
+    CONFIDENCE.observe(outcome.confidence)
+    note(request, model_version=outcome.model_version, prediction_id=record.id)
+    return _body(outcome, record, request)
+
+
+def _overloaded() -> Refusal:
+    return Refusal(Problem.OVERLOADED, headers={"Retry-After": str(RETRY_AFTER)}, seconds=RETRY_AFTER)
+
+
+def _record(product: Product, prediction: Prediction, who: Identity, parts: TheParts) -> PredictionRecord:
+    image_hash = hashlib.sha256(product.image).hexdigest() if product.image else None
+    whole = "\0".join([product.title, product.description, image_hash or ""])
+    return PredictionRecord(
+        id=uuid.uuid4().hex,
+        created_at=parts.clock(),
+        user_name=who.user,
+        input_hash=hashlib.sha256(whole.encode()).hexdigest(),
+        # PostgreSQL takes every character but this one.
+        designation=product.title.replace("\0", " "),
+        description=product.description.replace("\0", " "),
+        image_hash=image_hash,
+        predicted=prediction.type.code,
+        confidence=prediction.confidence,
+        top=[
+            {"code": one.type.code, "label": one.type.label, "confidence": one.confidence}
+            for one in prediction.candidates
+        ],
+        decision=prediction.decision.value,
+        model_version=prediction.model_version,
+    )
+
+
+def _body(prediction: Prediction, record: PredictionRecord, request: Request) -> PredictionBody:
+    language = language_of(request.headers.get("accept-language", ""))
+    return PredictionBody(
+        predicted=prediction.type.code,
+        label=prediction.type.label,
+        confidence=prediction.confidence,
+        decision=prediction.decision.value,
+        predictions=[
+            CandidateBody(prediction=one.type.code, label=one.type.label, confidence=one.confidence)
+            for one in prediction.candidates
+        ],
+        message=_MESSAGES[language].format(label=prediction.type.label),
+        model=prediction.model_version,
+        prediction_id=record.id,
+        request_id=request.state.request_id,
+    )

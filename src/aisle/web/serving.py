@@ -1,0 +1,103 @@
+"""Serving an application with uvicorn: in this process, or in several that share the port."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from aisle.errors import UsageError
+from aisle.logs import get_logger
+from aisle.settings import override
+
+STOP_SECONDS = 20
+"""How long requests that are under way may take to end when a service stops."""
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, and the setting that names the port; `shared` lets other processes listen there as well."""
+
+    host: str
+    port: int
+    setting: str
+    shared: bool = False
+
+
+def serve_app(app: FastAPI, address: Address, *, what: str, **details: object) -> None:
+    """Say that `what` is served where, with `details`, and serve until the process is told to stop.
+
+    Raises UsageError when the address is taken.
+    """
+    with _listening(address) as listening:
+        server = uvicorn.Server(_config(app))
+        with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
+            signal.signal(signal.SIGTERM, server.handle_exit)
+        get_logger(__name__).info(what, url=_url(listening), **details)
+        server.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def serve_beside(app: FastAPI, address: Address, *, what: str) -> Iterator[str]:
+    """Serve in a thread for as long as the context lasts; its value is the service's URL. Raises UsageError."""
+    with _listening(address) as listening:
+        server = uvicorn.Server(_config(app))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name=what)
+        get_logger(__name__).info(what, url=_url(listening))
+        thread.start()
+        try:
+            yield _url(listening)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def serve_in_workers(factory: str, address: Address, *, workers: int, what: str, **details: object) -> None:
+    """Serve the application that `factory` ("module:function") makes, in `workers` processes.
+
+    A worker that dies is replaced; SIGHUP replaces all, one after the other. Raises UsageError as `serve_app`.
+    """
+    with _listening(address) as listening, tempfile.TemporaryDirectory(prefix="aisle-metrics-") as folder:
+        override(prometheus_multiproc_dir=folder)  # the workers inherit it before they import prometheus_client
+        config = _config(factory, workers=workers, factory=True, timeout_worker_healthcheck=START_SECONDS)
+        get_logger(__name__).info(what, url=_url(listening), workers=workers, **details)
+        Multiprocess(config, sockets=[listening]).run()
+
+
+def _config(app: FastAPI | str, **more: object) -> uvicorn.Config:
+    # proxy_headers would let uvicorn rewrite the peer's address before the settings can say whom to believe.
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@contextlib.contextmanager
+def _listening(address: Address) -> Iterator[socket.socket]:
+    try:
+        listening = socket.create_server((address.host, address.port), backlog=2048, reuse_port=address.shared)
+    except OSError as error:
+        hint = f"{address.setting} sets another port, 0 takes any free one."
+        where = f"{address.host}:{address.port}"
+        raise UsageError(f"cannot listen on {where}: {error.strerror}", hint=hint) from None
+    with listening:
+        yield listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

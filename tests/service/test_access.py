@@ -1,0 +1,100 @@
+"""Who may ask the prediction service, how often, and what the platform may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+import pytest
+from tests.service.conftest import Service, Starter
+
+from aisle.store.users import Role
+
+PROTECTED = [("POST", "/predict"), ("POST", "/predict_code"), ("POST", "/feedback"), ("GET", "/model")]
+OPEN = ["/", "/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"]
+
+
+def test_the_originals_routes_say_what_they_said(service: Service) -> None:
+    assert service.client.get("/status").json() == {"status": "L'API fonctionne correctement"}
+    assert service.client.get("/").json()["message"].startswith("Bienvenue")
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_the_platform_asks_needs_no_token(service: Service, path: str) -> None:
+    assert service.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer ", "Bearer x.y.z", "Basic YTpi", "Bearer " + "x" * 9000])
+def test_without_a_good_token_nothing_is_answered(
+    service: Service, method: str, path: str, header: str | None
+) -> None:
+    response = service.client.request(method, path, headers={"Authorization": header} if header else {})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    assert response.json()["type"] == "urn:aisle:problem:not-signed-in"
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_a_token_in_the_address_is_not_looked_at(service: Service, method: str, path: str) -> None:
+    for name in ("token", "access_token"):
+        assert service.client.request(method, path, params={name: service.token()}).status_code == 401
+
+
+def test_a_token_for_somebody_else_or_of_somebody_elses_making_is_refused(service: Service) -> None:
+    good = service.token(Role.ADMIN)
+    header, claims = jwt.get_unverified_header(good), jwt.decode(good, options={"verify_signature": False})
+    forged = jwt.encode(claims, "secret" * 8, algorithm="HS256", headers={"kid": header["kid"], "typ": header["typ"]})
+    unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": header["kid"], "typ": header["typ"]})
+    for token in (forged, unsigned, good[:-8] + "AAAAAAAA"):
+        response = service.client.get("/model", headers={"Authorization": f"Bearer {token}"})
+        assert response.status_code == 401
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(
+    ("method", "path", "request_", "status"),
+    [
+        ("POST", "/predict", {"json": {"designation": "piscine"}}, 200),
+        ("POST", "/predict_code", {"json": {"designation": "piscine"}}, 200),
+        ("GET", "/model", {}, 200),
+        ("POST", "/feedback", {"json": {"prediction_id": "0" * 32, "type": "2583"}}, 404),
+    ],
+)
+def test_each_role_may_do_this(
+    service: Service, role: Role, method: str, path: str, request_: dict[str, Any], status: int
+) -> None:
+    response = service.client.request(method, path, headers=service.headers(role), **request_)
+    assert response.status_code == status, response.text
+
+
+def test_a_user_may_ask_ten_times_a_minute_and_is_told_what_is_left(start_service: Starter) -> None:
+    service = start_service(rate_limits="predict=10/minute")
+    for left in range(9, -1, -1):
+        answer = service.post("/predict", name="anne", json={"designation": "piscine"})
+        assert answer.status_code == 200
+        assert answer.headers["ratelimit-policy"] == '"predict";q=10;w=60'
+        assert answer.headers["ratelimit"].startswith(f'"predict";r={left};t=')
+    refused = service.post("/predict", name="anne", json={"designation": "piscine"})
+    assert refused.status_code == 429
+    assert refused.json()["type"] == "urn:aisle:problem:too-many-requests"
+    assert int(refused.headers["retry-after"]) > 0
+    assert service.post("/predict", name="bob", json={"designation": "piscine"}).status_code == 200
+    assert service.client.get("/livez").status_code == 200
+
+
+def test_a_role_may_have_a_limit_of_its_own(start_service: Starter) -> None:
+    service = start_service(rate_limits="predict=1/minute, predict:admin=2/minute")
+
+    def statuses(role: Role) -> list[int]:
+        return [service.post("/predict", role, json={"designation": "a"}).status_code for _ in range(3)]
+
+    assert statuses(Role.CLIENT) == [200, 429, 429]
+    assert statuses(Role.ADMIN) == [200, 200, 429]
+
+
+def test_a_refused_product_shows_the_limit_too(start_service: Starter) -> None:
+    service = start_service(rate_limits="predict=10/minute")
+    answer = service.post("/predict", json={})
+    assert answer.status_code == 422
+    assert "ratelimit" in answer.headers
