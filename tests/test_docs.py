@@ -10,6 +10,7 @@ import click
 import pytest
 
 from aisle.cli import aisle
+from aisle.web.problems import Problem
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
@@ -68,3 +69,8 @@ def test_the_way_of_a_product_meets_every_module() -> None:
     sources = (ROOT / "src" / "aisle").rglob("*.py")
     names = {str(path.relative_to(ROOT / "src" / "aisle")) for path in sources if not path.name.startswith("__")}
     assert not [name for name in sorted(names) if f"`{name}`" not in page]
+
+
+def test_the_page_of_the_api_lists_every_refusal_with_its_status() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [one.name for one in Problem if f"| `{one.uri.rpartition(':')[2]}` | {one.status} |" not in page] == []

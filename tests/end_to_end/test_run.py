@@ -27,6 +27,8 @@ from aisle.registry.bundles import BundleStore
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
+
 WORDS = ("run", "--rows", "270")
 SETTINGS: dict[str, Any] = {
     "PORT": "0",
@@ -262,6 +264,36 @@ class TestOneProductIsOnePrediction:
                 [one["confidence"] for one in top] for top in (json.loads(row["top_k"]), body["predictions"])
             ]
             assert confidences[0] == pytest.approx(confidences[1], abs=1e-6, rel=0)
+
+
+def console(page: str) -> str:
+    """The commands of a page that ask the service, as one script, in the page's order."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    lines = [block.replace("$ ", "") for block in blocks if "curl" in block]
+    assert lines
+    return "\n".join(lines)
+
+
+class TestPages:
+    @pytest.mark.parametrize("page", ["README.md", "README.fr.md", "docs/api.md"])
+    def test_what_a_page_tells_to_type_works(
+        self, service: Service, folder: Path, shown: list[Shown], page: str
+    ) -> None:
+        (folder / "photo.jpg").write_bytes(shown[0].image)
+        script = console(page).replace("http://127.0.0.1:8000", service.url).replace("curl ", "curl --fail -sS ")
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, check=False
+        )
+        (folder / "photo.jpg").unlink()
+        assert ran.returncode == 0, ran.stderr
+        assert '"predicted":' in ran.stdout
+
+    def test_the_originals_lines_work(self, client: httpx.Client, shown: list[Shown]) -> None:
+        """Its form has every field, and its page calls the route /predict_code."""
+        fields = {**shown[0].fields, "product_identifier": "1", "product_id": "2", "imageid": "3"}
+        for path in ("/predict", "/predict_code"):
+            body = answered(client.post(path, data=fields, files={"image": shown[0].image}))
+            assert {"predicted", "label", "predictions"} <= body.keys()
 
 
 class TestAgain:
