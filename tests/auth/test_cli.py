@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def entries() -> list[audit.Entry]:
 @contextmanager
 def serving() -> Iterator[str]:
     """A real `aisle auth` on a free port, and its address; told to stop at the end, and it has to stop well."""
-    process = subprocess.Popen([*AISLE, "auth"], stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"DRAIN_SECONDS": "0"}
+    process = subprocess.Popen([*AISLE, "auth"], stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     lines: list[str] = []
     url = ""
@@ -57,7 +59,6 @@ def serving() -> Iterator[str]:
         lines.append(line)
         if match := re.search(r"serving tokens.* url=(\S+)", line):
             url = match[1]
-        if "startup complete" in line:
             break
     assert url, "".join(lines)
     drain = threading.Thread(target=lambda: lines.extend(process.stderr or ()))
@@ -81,6 +82,18 @@ def post(url: str, **form: str) -> tuple[int, dict[str, Any]]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
+
+
+def test_the_audit_trail_is_exported_as_json_lines_from_a_moment_on(tmp_path: Path) -> None:
+    assert aisle("audit", "export") == ""
+    aisle("user", "add", "anne", "--role", "admin", stdin=PASSWORD + "\n")
+    [line] = aisle("audit", "export").splitlines()
+    entry = json.loads(line)
+    assert (entry["what"], entry["subject"], entry["after"]["role"]) == ("user.add", "anne", "admin")
+    aisle("audit", "export", "--output", "trail.jsonl")
+    assert (tmp_path / "trail.jsonl").read_text() == line + "\n"
+    assert aisle("audit", "export", "--since", "2999-01-01") == ""
+    assert "since" in aisle("audit", "export", "--since", "yesterday", code=2)
 
 
 def test_accounts_are_made_changed_and_ended_and_the_trail_says_by_whom(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""What the verbs have in common: kinds of options, the start of a verb, the end of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aisle.logs import LogFile, setup_logging
+from aisle.settings import Settings, get_settings
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the data contract, for every verb that validates."""
+    function = click.option(
+        "--allow-missing-types", is_flag=True, help="Go on though a type of the table has no valid row."
+    )(function)
+    return click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=0.01,
+        show_default=True,
+        help="Largest share of bad rows.",
+    )(function)
+
+
+def start(file: LogFile) -> Settings:
+    settings = get_settings()
+    setup_logging(file, settings.logs_path, level=settings.log_level)
+    return settings
+
+
+def print_result(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, Any]], str]) -> None:
+    click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
