@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, first_run, real_catalogue, scale, startup
+from benchmarks import bulk, first_run, real_catalogue, scale, service, startup
 from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "startup": startup.run,
     "real_catalogue": real_catalogue.run,
     "bulk": bulk.run,
+    "service": service.run,
     "scale": scale.run,
     "first_run": first_run.run,
 }
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--real", type=Path, default=ROOT.parent / "shared" / "rakuten", help="folder of the real catalogue"
     )
-    parser.add_argument("--model", default="", help="bulk: a bundle to use instead of training one")
+    parser.add_argument("--model", default="", help="bulk, service: a bundle to use instead of training one")
     parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args(arguments)

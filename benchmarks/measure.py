@@ -103,7 +103,7 @@ class Workplace:
         self._folder = tempfile.TemporaryDirectory(prefix="aisle-benchmark-")
         self.path = Path(self._folder.name)
         self.raw = self.path / "data_path" / "raw"
-        self._env = {**os.environ, **{name: str(self.path / name.lower()) for name in PATHS}}
+        self.environment = {**os.environ, **{name: str(self.path / name.lower()) for name in PATHS}}
         return self
 
     def __exit__(
@@ -113,7 +113,7 @@ class Workplace:
 
     def aisle(self, *arguments: str | Path) -> Timed:
         print("  aisle", *arguments, file=sys.stderr, flush=True)
-        return timed([executable(), *arguments], cwd=self.path, env=self._env)
+        return timed([executable(), *arguments], cwd=self.path, env=self.environment)
 
 
 def executable() -> Path:

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         2, gt=0, description="How often the prediction service looks for a new champion."
     )
     queue_size: int = Field(
-        64, ge=1, description="Predictions that may wait for the model; beyond, the service answers 503."
+        64, ge=1, description="Predictions that a process takes on at once; beyond, it answers 503."
     )
     batch_size: int = Field(16, ge=1, description="The most predictions that are computed as one batch.")
     predict_timeout_seconds: float = Field(

@@ -98,3 +98,16 @@ def test_a_refused_product_shows_the_limit_too(start_service: Starter) -> None:
     answer = service.post("/predict", json={})
     assert answer.status_code == 422
     assert "ratelimit" in answer.headers
+
+
+def test_while_the_queue_is_full_predictions_are_refused_before_anything_else(start_service: Starter) -> None:
+    service = start_service(queue_size=1)
+    queue = service.client.app.state.parts.queue  # type: ignore[attr-defined]
+    with queue.place():
+        refused = service.client.post("/predict", headers={"Accept-Language": "en"})
+        assert service.get("/model").status_code == 200
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:aisle:problem:overloaded"
+    assert refused.headers["retry-after"] == "1"
+    assert service.post("/predict", json={"designation": "a"}).status_code == 200
+    assert 'route="/predict",status="503"' in service.client.get("/metrics").text

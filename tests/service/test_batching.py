@@ -72,22 +72,15 @@ async def test_nobody_waits_for_a_batch_to_fill_and_what_waits_goes_together() -
     await queue.stop()
 
 
-async def test_more_than_may_wait_are_refused_at_once() -> None:
-    model = Model()
-    queue = queue_of(model, size=2)
-    queue.start()
-    tasks = await asked(queue, "a")
-    await computing(model)
-    tasks += await asked(queue, "b", "c")
-    assert queue.is_full
-    with pytest.raises(QueueFull):
-        await queue.predict(Product("d"))
-    for _ in range(2):
-        model.may_go.release()
-    await asyncio.gather(*tasks)
-    model.may_go.release()
-    assert str(await queue.predict(Product("e"))) == "e"
-    await queue.stop()
+def test_more_than_may_be_inside_are_refused_at_once() -> None:
+    queue = queue_of(Model(), size=2)
+    with queue.place():
+        with queue.place():
+            assert queue.is_full
+            with pytest.raises(QueueFull), queue.place():
+                pass
+        with queue.place():
+            pass
 
 
 async def test_who_waited_too_long_is_not_computed() -> None:

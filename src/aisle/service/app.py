@@ -21,6 +21,7 @@ from aisle.service.limits import RateLimits
 from aisle.service.parts import Parts
 from aisle.service.recorder import Recorder
 from aisle.service.routes import entrance, feedback, model, predict
+from aisle.service.shedding import SheddingMiddleware
 from aisle.service.uploads import MAX_BODY_BYTES
 from aisle.settings import Settings
 from aisle.web.address import networks
@@ -72,6 +73,7 @@ def create_app(
     app.state.verifier = verifier
     app.state.rates = RateLimits(settings.rate_limits)
     app.state.counter = Counter(settings.redis_url, clock=clock)
+    app.add_middleware(SheddingMiddleware, queue=parts.queue)
     app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES, draining=parts.draining)
     answer_with_problems(app)
     answer_the_platform(app)

@@ -7,8 +7,9 @@ whose time is over is not computed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH
 
 
 class QueueFull(Exception):
-    """As many predictions wait as may."""
+    """As many requests are inside as may be."""
 
 
 class TooLate(Exception):
@@ -37,7 +38,8 @@ class _Waiting:
 class BatchingQueue:
     """Start it and stop it in the event loop that predicts.
 
-    `size` predictions may wait, for `seconds` each; at most `batch` are computed together.
+    `size` requests may be inside, from when their body is read; a prediction may wait `seconds`; at most `batch` are
+    computed together.
     """
 
     def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float) -> None:
@@ -45,6 +47,7 @@ class BatchingQueue:
         self._size = size
         self._batch = batch
         self._seconds = seconds
+        self._inside = 0
         self._waiting: deque[_Waiting] = deque()
         self._something = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
@@ -52,7 +55,19 @@ class BatchingQueue:
 
     @property
     def is_full(self) -> bool:
-        return len(self._waiting) >= self._size
+        return self._inside >= self._size
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place inside, to be taken before a request's body is read. Raises QueueFull at once."""
+        if self.is_full:
+            NOT_COMPUTED.labels("queue_full").inc()
+            raise QueueFull
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work())
@@ -68,10 +83,7 @@ class BatchingQueue:
         self._thread.shutdown()
 
     async def predict(self, product: Product) -> Outcome:
-        """Raises QueueFull at once, TooLate when nobody came to it in time."""
-        if self.is_full:
-            NOT_COMPUTED.labels("queue_full").inc()
-            raise QueueFull
+        """For whoever has a place. Raises TooLate when nobody came to it in time."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(product, loop.time() + self._seconds, loop.create_future())
         self._waiting.append(waiting)

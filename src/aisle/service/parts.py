@@ -27,7 +27,7 @@ class Parts:
     clock: Clock
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:  # not a thread's work
     parts: Parts = request.app.state.parts
     return parts
 

@@ -26,7 +26,10 @@ NO_ROUTE = "none"
 
 
 class RequestMiddleware:
-    """Outermost. `max_body` in bytes; whoever handles a request adds to its line with `note`."""
+    """Outermost. `max_body` in bytes; whoever handles a request adds to its line with `note`.
+
+    A middleware that answers before a route is found puts the route's path into the state.
+    """
 
     def __init__(self, app: ASGIApp, *, max_body: int, draining: Draining | None = None) -> None:
         self.app = app
@@ -73,7 +76,7 @@ class RequestMiddleware:
             finally:
                 seconds = time.perf_counter() - started
                 method = scope["method"] if scope["method"] in _METHODS else "other"
-                route = getattr(scope.get("route"), "path", NO_ROUTE)
+                route = state.get("route") or getattr(scope.get("route"), "path", NO_ROUTE)
                 REQUESTS.labels(method, route, status).observe(seconds)
                 get_logger(__name__).info(
                     "request", method=method, route=route, status=status, ms=round(seconds * 1000, 2), **notes

@@ -18,6 +18,8 @@ from aisle.errors import UsageError
 from aisle.logs import get_logger
 from aisle.settings import override
 
+KEEP_ALIVE_SECONDS = 75
+"""Longer than a proxy keeps an idle connection (nginx: 60 s), or it sends a request to one that just closed."""
 STOP_SECONDS = 20
 """How long requests that are under way may take to end when a service stops."""
 START_SECONDS = 60
@@ -81,6 +83,7 @@ def _config(app: FastAPI | str, **more: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         **more,  # type: ignore[arg-type]
     )
@@ -95,6 +98,9 @@ def _listening(address: Address) -> Iterator[socket.socket]:
         where = f"{address.host}:{address.port}"
         raise UsageError(f"cannot listen on {where}: {error.strerror}", hint=hint) from None
     with listening:
+        # Connections inherit it. asyncio would set it only on a socket that names its protocol, and an answer in two
+        # packets would wait 40 ms for the first one's acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listening
 
 

@@ -16,13 +16,12 @@ from aisle.service.batching import QueueFull, TooLate
 from aisle.service.limits import limited
 from aisle.service.metrics import CONFIDENCE, PREDICTIONS
 from aisle.service.parts import TheParts
+from aisle.service.shedding import overloaded
 from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, read_product, refusal_of
 from aisle.store.predictions import PredictionRecord
 from aisle.web.answers import documented
-from aisle.web.problems import Problem, Refusal, language_of
+from aisle.web.problems import Problem, language_of
 from aisle.web.requests import note
-
-RETRY_AFTER = 1
 
 
 class CandidateBody(BaseModel):
@@ -79,13 +78,12 @@ async def predict(
     request: Request, parts: TheParts, who: Annotated[Identity, Depends(limited("predict"))]
 ) -> PredictionBody:
     """The type of one product, with how sure the model is."""
-    if parts.queue.is_full:  # before the body is read, which is what would cost
-        raise _overloaded()
-    product = await read_product(request)
     try:
-        outcome = await parts.queue.predict(product)
+        with parts.queue.place():
+            product = await read_product(request)
+            outcome = await parts.queue.predict(product)
     except (QueueFull, TooLate):
-        raise _overloaded() from None
+        raise overloaded() from None
     if isinstance(outcome, InputError):
         raise refusal_of(outcome)
     if outcome.image_error is not None:
@@ -96,10 +94,6 @@ async def predict(
     CONFIDENCE.observe(outcome.confidence)
     note(request, model_version=outcome.model_version, prediction_id=record.id)
     return _body(outcome, record, request)
-
-
-def _overloaded() -> Refusal:
-    return Refusal(Problem.OVERLOADED, headers={"Retry-After": str(RETRY_AFTER)}, seconds=RETRY_AFTER)
 
 
 def _record(product: Product, prediction: Prediction, who: Identity, parts: TheParts) -> PredictionRecord:
