@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis for tests: found or installed, started on free ports in a folder of their own.
+"""Real PostgreSQL, Redis and nginx for tests: found or installed, started on free ports in a folder of their own.
 
 Debian's packages are installed where the tests run as root. Where a server is not to be had, the tests that need it
 skip and say why.
@@ -100,6 +100,40 @@ def redis(folder: Path) -> Iterator[RunningRedis]:
     with _running(command, folder, dict(os.environ), signal.SIGTERM, None) as process:
         _wait(process, lambda: _accepts(port), folder)
         yield RunningRedis(f"redis://127.0.0.1:{port}/0", process)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, *ports: int) -> Iterator[str]:
+    """An nginx before services on `ports`, as docs/api.md recommends it; its address."""
+    program = _program("nginx", "nginx")
+    folder.mkdir(parents=True)
+    port = free_port()
+    servers = "".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    (folder / "nginx.conf").write_text(f"""
+        daemon off; pid {folder}/pid; worker_processes 1; {"user root;" if os.geteuid() == 0 else ""}
+        error_log stderr;
+        events {{}}
+        http {{
+            access_log off;
+            {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)}
+            upstream aisle {{ {servers} keepalive 16; }}
+            server {{
+                listen 127.0.0.1:{port};
+                client_max_body_size 8m;
+                location / {{
+                    proxy_pass http://aisle;
+                    proxy_http_version 1.1;
+                    proxy_set_header Connection "";
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                }}
+            }}
+        }}
+    """)
+    command = [program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+    with _running(command, folder, dict(os.environ), signal.SIGTERM, None) as process:
+        _wait(process, lambda: _accepts(port), folder)
+        yield f"http://127.0.0.1:{port}"
 
 
 def _program(name: str, package: str) -> str:

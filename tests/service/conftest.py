@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,16 @@ from sqlalchemy import Engine
 from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.auth.tokens import Signer, TokenPolicy, Verifier
 from aisle.data.prepare import Prepared
-from aisle.model.bundle import Bundle
+from aisle.files import sha256_bytes, sha256_json
+from aisle.model.bundle import MANIFEST_FILE, Bundle
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
 from aisle.settings import Settings
 from aisle.store.engine import open_database
 from aisle.store.migrate import migrate
 from aisle.store.users import Role
+from aisle.training.recipes import light
+from aisle.training.train import train
 
 NO_LIMITS = "predict=100000/second, feedback=100000/second, model=100000/second"
 
@@ -87,3 +92,35 @@ def photo(prepared: Prepared) -> bytes:
     images = prepared.images()
     assert images is not None
     return images.read(prepared.products().drop_nulls("image")["image"][0])
+
+
+@pytest.fixture(scope="session")
+def other_bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Another model of the same catalogue."""
+    recipe = dataclasses.replace(light(), seed=1)
+    return train(recipe, prepared, tmp_path_factory.mktemp("other") / "bundle", cache=cache, threads=2)
+
+
+def _change(folder: Path, name: str, edit: Any) -> None:
+    """Change a file of a bundle as whoever makes a wrong bundle would: with sums that fit."""
+    content = json.loads((folder / name).read_text())
+    edit(content)
+    (folder / name).write_text(json.dumps(content))
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest["files"][name] = sha256_bytes((folder / name).read_bytes())
+    manifest["version"] = sha256_json(manifest["files"])[:12]
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def damaged(folder: Path) -> None:
+    """Harm a bundle: a sum does not fit."""
+    (folder / "title.json").write_text("{}")
+
+
+def answering_wrongly(folder: Path) -> None:
+    """Harm a bundle: its sums fit, and it is another model than it was."""
+
+    def swap(model: dict[str, Any]) -> None:
+        model["temperatures"] = dict.fromkeys(model["temperatures"], 7.0)
+
+    _change(folder, "model.json", swap)

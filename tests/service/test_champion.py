@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,24 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.service.conftest import Service, Starter
+from tests.service.conftest import Service, Starter, answering_wrongly, damaged
 
 from aisle.catalog import Product
-from aisle.data.prepare import Prepared
 from aisle.errors import BundleError, InputError
-from aisle.files import sha256_bytes, sha256_json
-from aisle.model.bundle import MANIFEST_FILE, Bundle
+from aisle.model.bundle import Bundle
 from aisle.registry.bundles import POINTER_FILE, BundleStore
 from aisle.service.champion import Champion
-from aisle.training.recipes import light
-from aisle.training.train import train
-
-
-@pytest.fixture(scope="module")
-def other_bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Another model of the same catalogue."""
-    recipe = dataclasses.replace(light(), seed=1)
-    return train(recipe, prepared, tmp_path_factory.mktemp("other") / "bundle", cache=cache, threads=2)
 
 
 @pytest.fixture
@@ -45,17 +33,6 @@ def champion(store: BundleStore) -> Iterator[Champion]:
     champion = Champion(lambda: store.find("champion"), threads=1)
     yield champion
     champion.close()
-
-
-def change(folder: Path, name: str, edit: Any) -> None:
-    """Change a file of a bundle as whoever makes a wrong bundle would: with sums that fit."""
-    content = json.loads((folder / name).read_text())
-    edit(content)
-    (folder / name).write_text(json.dumps(content))
-    manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest["files"][name] = sha256_bytes((folder / name).read_bytes())
-    manifest["version"] = sha256_json(manifest["files"])[:12]
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 def test_a_new_champion_takes_over(champion: Champion, store: BundleStore, other_bundle: Bundle) -> None:
@@ -76,17 +53,6 @@ def test_the_old_one_stays_open_until_it_is_given_back(
         assert not isinstance(outcome, InputError)
     with pytest.raises(RuntimeError):  # closed: its threads have ended
         old.predict([Product("piscine", "", photo)])
-
-
-def damaged(folder: Path) -> None:
-    (folder / "title.json").write_text("{}")
-
-
-def answering_wrongly(folder: Path) -> None:
-    def swap(model: dict[str, Any]) -> None:
-        model["temperatures"] = dict.fromkeys(model["temperatures"], 7.0)
-
-    change(folder, "model.json", swap)
 
 
 def gone(folder: Path) -> None:

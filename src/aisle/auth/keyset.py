@@ -23,7 +23,7 @@ from aisle.logs import get_logger
 
 MAX_AGE = timedelta(minutes=5)
 MIN_INTERVAL = timedelta(seconds=10)
-FIRST_INTERVAL = timedelta(seconds=1)  # while there is no key at all, nobody can be answered
+FIRST_INTERVAL = timedelta(seconds=0.2)  # while there is no key at all, nobody can be answered
 # What a key may be, and how it then signs. Nothing symmetric: a public key is never a secret.
 _ALGORITHMS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256"}
 _MAX_BYTES = 1 << 18

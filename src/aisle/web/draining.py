@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -30,16 +30,22 @@ class Draining:
         loop = asyncio.get_running_loop()
         before: Any = signal.getsignal(signal.SIGTERM)
 
-        def begin(number: int, frame: FrameType | None) -> None:
-            if self.has_begun or not callable(before):
-                _pass_on(before, number, frame)
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            # In the loop, not here: here it may be in the middle of writing the log, and would wait for itself.
+            loop.call_soon_threadsafe(begin, number)
+
+        def begin(number: int) -> None:
+            if not callable(before):
+                return
+            if self.has_begun:
+                before(number, None)
                 return
             self.has_begun = True
             get_logger(__name__).info("draining", seconds=self.seconds)
-            loop.call_soon_threadsafe(loop.call_later, self.seconds, before, number, frame)
+            loop.call_later(self.seconds, before, number, None)
 
         try:
-            signal.signal(signal.SIGTERM, begin)
+            signal.signal(signal.SIGTERM, on_signal)
         except ValueError:  # not the main thread: whoever started the service stops it
             yield
             return
@@ -48,7 +54,3 @@ class Draining:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-
-def _pass_on(handler: Callable[[int, FrameType | None], Any] | int | None, number: int, frame: Any) -> None:
-    if callable(handler):
-        handler(number, frame)

@@ -1,0 +1,112 @@
+"""What the OpenAPI documents say holds, whatever is sent: schemathesis asks every route of both services."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tests.service.conftest import NO_LIMITS
+
+from aisle.auth.accounts import Accounts
+from aisle.auth.app import create_app as create_token_service
+from aisle.auth.keys import KeyPolicy, ensure_key
+from aisle.auth.keyset import fetch_keys
+from aisle.auth.tokens import TokenPolicy, Verifier
+from aisle.model.bundle import Bundle
+from aisle.service.app import create_app
+from aisle.service.champion import Champion
+from aisle.settings import Settings
+from aisle.store.engine import open_database
+from aisle.store.migrate import migrate
+from aisle.store.users import Role
+from aisle.web.problems import Problem
+from aisle.web.serving import Address, serve_beside
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+ASK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+PASSWORD = "correct horse battery"
+
+
+@dataclass(frozen=True)
+class Services:
+    tokens: str
+    predictions: str
+
+    def headers(self) -> dict[str, str]:
+        answer = httpx.post(f"{self.predictions}/token", data={"username": "anne", "password": PASSWORD})
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture(scope="module")
+def services(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Both services, over HTTP."""
+    limits = {"rate_limits": NO_LIMITS, "login_failures": 10**6, "login_attempts_per_minute": 10**6}
+    chosen = Settings().model_copy(update={**limits, "drain_seconds": 0, "access_token_expire_minutes": 60})
+    url = f"sqlite:///{tmp_path_factory.mktemp('openapi') / 'aisle.db'}"
+    accounts, engine = open_database(url), open_database(url)
+    migrate(engine)
+    ensure_key(engine, KeyPolicy.of(chosen))
+    Accounts(engine, "test").add_person("anne", Role.ADMIN, PASSWORD)
+    token_service = create_token_service(accounts, chosen)
+    with serve_beside(token_service, Address("127.0.0.1", 0, "AUTH_PORT"), what="serving tokens") as tokens:
+        verifier = Verifier(fetch_keys(f"{tokens}/.well-known/jwks.json"), TokenPolicy.of(chosen))
+        champion = Champion(lambda: Path(bundle.path), threads=1)
+        app = create_app(champion, engine, verifier, chosen.model_copy(update={"auth_url": tokens}))
+        with serve_beside(app, Address("127.0.0.1", 0, "PORT"), what="serving") as predictions:
+            yield Services(tokens, predictions)
+
+
+@pytest.fixture(scope="module")
+def headers(services: Services) -> dict[str, str]:
+    return services.headers()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("name", ["predictions", "tokens"])
+def test_a_service_keeps_to_its_document_whatever_is_sent(
+    services: Services, headers: dict[str, str], name: str, mode: GenerationMode
+) -> None:
+    document = schemathesis.openapi.from_url(f"{getattr(services, name)}/openapi.json")
+    asked = []
+    for result in document.get_all_operations():
+        assert isinstance(result, Ok)
+        operation = result.ok()
+        asked.append(operation.path)
+
+        @ASK
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: Any) -> None:
+            case.call_and_validate(headers=headers, checks=CHECKS)
+
+        with contextlib.suppress(Unsatisfiable):  # a route that takes nothing cannot be asked wrongly
+            ask()
+    assert len(asked) > 7
+
+
+def test_the_document_shows_each_refusal_in_both_languages(services: Services) -> None:
+    document = httpx.get(f"{services.predictions}/openapi.json").json()
+    shown = json.dumps(document, ensure_ascii=False)
+    for problem in (Problem.IMAGE_DAMAGED, Problem.TOO_MANY_REQUESTS, Problem.OVERLOADED, Problem.NOT_SIGNED_IN):
+        for language in ("en", "fr"):
+            assert f"{problem.name.lower().replace('_', '-')} ({language})" in shown
+    content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "application/x-www-form-urlencoded", "application/json"}
+    assert all("example" in one for one in content.values())

@@ -1,0 +1,271 @@
+"""The services as real processes: restarted, replaced, overloaded, and bereft of what they lean on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.servers import RunningRedis, free_port, nginx, postgres
+from tests.service.conftest import NO_LIMITS, answering_wrongly, damaged
+from tests.service.processes import PASSWORD, Load, Running, Shop, sign_in, wait_for
+
+from aisle.model.bundle import Bundle
+from aisle.registry.bundles import POINTER_FILE, BundleStore
+from aisle.store.engine import open_database, reading
+from aisle.store.predictions import find
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"DRAIN_SECONDS": "0"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> Shop:
+    """Two bundles, one of them champion; no limits; a port for the token service that the others know."""
+    store = BundleStore(tmp_path / "models")
+    for one in (bundle, other_bundle):
+        store.add(one)
+    store.make_champion(bundle.version)
+    port = str(free_port())
+    return Shop(
+        tmp_path,
+        {
+            "PORT": "0",
+            "AUTH_PORT": port,
+            "RATE_LIMITS": NO_LIMITS,
+            "DRAIN_SECONDS": "1",
+            "CHAMPION_POLL_SECONDS": "0.1",
+            "BOOTSTRAP_ADMIN_USER": "admin",
+            "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
+            "LOGIN_ATTEMPTS_PER_MINUTE": "1000",
+            "TRUSTED_PROXIES": "127.0.0.1",
+            "LOGS_PATH": "logs",
+        },
+    )
+
+
+@pytest.fixture
+def tokens(shop: Shop) -> Iterator[Running]:
+    with shop.running("auth", **QUICK) as running:
+        yield running
+
+
+def store_of(shop: Shop) -> BundleStore:
+    return BundleStore(shop.folder / "models")
+
+
+def metric(url: str, name: str) -> float:
+    """The sum of a metric over its labels."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{re.escape(name)}(\{{|\s)", line))
+
+
+def test_a_rolling_restart_of_two_instances_behind_nginx_loses_nothing(shop: Shop, tokens: Running) -> None:
+    ports = [free_port(), free_port()]
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(shop.running("serve", PORT=str(port))) for port in ports)
+        url = stack.enter_context(nginx(shop.folder / "nginx", *ports))
+        with Load(url, sign_in(url)) as load:
+            for instance, port in ((first, ports[0]), (second, ports[1])):
+                assert instance.stop() == 0
+                load.answered(20)
+                stack.enter_context(shop.running("serve", PORT=str(port)))
+                load.answered(20)
+    assert set(load.statuses) == {200}, load.statuses
+
+
+def test_a_new_champion_takes_over_under_load(shop: Shop, tokens: Running, other_bundle: Bundle) -> None:
+    with shop.running("serve", **QUICK) as service, Load(service.url, sign_in(service.url)) as load:
+        store_of(shop).make_champion(other_bundle.version)
+        wait_for(lambda: load.models[other_bundle.version])
+        load.answered(50)
+    assert set(load.statuses) == {200}, load.statuses
+    assert len(load.models) == 2
+    assert "new champion" in service.log
+
+
+@pytest.mark.parametrize("harm", [damaged, answering_wrongly])
+def test_a_bad_bundle_is_refused_under_load(
+    shop: Shop, tokens: Running, bundle: Bundle, other_bundle: Bundle, harm: Callable[[Path], None]
+) -> None:
+    with shop.running("serve", **QUICK) as service:
+        headers = sign_in(service.url)
+        harm(store_of(shop).root / other_bundle.version)
+        with Load(service.url, headers) as load:
+            pointer = json.dumps({"champion": other_bundle.version})  # `registry promote` would not take it
+            (store_of(shop).root / POINTER_FILE).write_text(pointer)
+            wait_for(lambda: metric(service.url, "aisle_model_reload_failures_total"))
+            load.answered(50)
+        model = httpx.get(f"{service.url}/model", headers=headers).json()
+    assert set(load.statuses) == {200}, load.statuses
+    assert (model["version"], model["refused"]["version"]) == (bundle.version, other_bundle.version)
+    assert "new champion refused" in service.log
+
+
+def children(process_id: int) -> list[int]:
+    """The workers of a process: the children that listen."""
+    found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    return [int(one) for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
+
+
+def test_workers_share_the_port_and_add_up_their_metrics(shop: Shop, tokens: Running) -> None:
+    asked = 'aisle_http_request_seconds_count{method="POST",route="/predict",status="200"}'
+    with shop.running("serve", "--workers", "2") as service:
+        headers = sign_in(service.url)
+        with Load(service.url, headers, clients=4) as load:
+            load.answered(100)
+        counts = []
+        for _ in range(6):  # new connections: either worker may answer
+            text = httpx.get(f"{service.url}/metrics").text
+            counts += [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(asked)]
+        assert counts == [load.statuses[200]] * 6
+        before = children(service.process.pid)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        wait_for(lambda: len(set(children(service.process.pid)) - set(before)) == 1)
+        with Load(service.url, headers) as again:
+            again.answered(50)
+        assert again.statuses[200] == again.statuses.total()
+        workers = children(service.process.pid)
+        assert service.stop() == 0
+        assert not [one for one in workers if Path(f"/proc/{one}").exists()]
+
+
+def test_a_service_that_is_told_to_stop_is_not_ready_and_still_answers(shop: Shop, tokens: Running) -> None:
+    with shop.running("serve", DRAIN_SECONDS="3") as service, httpx.Client(base_url=service.url) as client:
+        headers = sign_in(service.url)
+        service.process.terminate()
+        wait_for(lambda: not service.is_ready())
+        assert client.get("/readyz").status_code == 503
+        answer = client.post("/predict", json={"designation": "piscine"}, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"
+        assert service.process.wait(30) == 0
+
+
+def test_who_is_told_twice_stops_at_once(shop: Shop, tokens: Running) -> None:
+    with shop.running("serve", DRAIN_SECONDS="10") as service:
+        service.process.terminate()
+        wait_for(lambda: "draining" in service.log)
+        service.process.terminate()
+        assert service.process.wait(8) == 0
+
+
+def test_a_request_under_way_is_answered_before_the_end(shop: Shop, tokens: Running) -> None:
+    body = b'{"designation": "piscine"}'
+    with shop.running("serve", **QUICK) as service, httpx.Client(base_url=service.url) as client:
+        headers = sign_in(service.url) | {"content-type": "application/json", "content-length": str(len(body))}
+        half_way, go_on = threading.Event(), threading.Event()
+
+        def slowly() -> Iterator[bytes]:
+            yield body[:10]
+            half_way.set()
+            go_on.wait(30)
+            yield body[10:]
+
+        statuses: list[int] = []
+        thread = threading.Thread(
+            target=lambda: statuses.append(client.post("/predict", content=slowly(), headers=headers).status_code)
+        )
+        thread.start()
+        half_way.wait(30)
+        wait_for(lambda: metric(service.url, "aisle_http_request_seconds_count") >= 0)
+        service.process.terminate()
+        wait_for(lambda: not service.is_ready())
+        go_on.set()
+        thread.join(30)
+        assert statuses == [200]
+        assert service.process.wait(30) == 0
+
+
+def test_two_instances_share_a_limit_by_redis_and_go_on_without_it(
+    shop: Shop, tokens: Running, redis_server: RunningRedis
+) -> None:
+    limited = shop.with_settings(REDIS_URL=redis_server.url, RATE_LIMITS="predict=10/hour", **QUICK)
+    with limited.running("serve") as first, limited.running("serve") as second:
+        headers = sign_in(first.url)
+
+        def statuses(count: int) -> list[int]:
+            urls = [first.url, second.url] * count
+            body = {"designation": "piscine"}
+            return [httpx.post(f"{url}/predict", json=body, headers=headers).status_code for url in urls[:count]]
+
+        found = statuses(20)
+        assert (found.count(200), found.count(429)) == (10, 10)
+        redis_server.process.kill()
+        redis_server.process.wait()
+        assert statuses(4) == [200] * 4
+        assert metric(first.url, "aisle_limits_degraded") == 1
+
+
+def test_predictions_go_on_while_the_database_is_away_and_are_recorded_after(
+    shop: Shop, tokens: Running, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(contextlib.ExitStack())
+        url = database.enter_context(postgres(tmp_path / "cluster"))
+        service = stack.enter_context(shop.running("serve", DATABASE_URL=url, **QUICK))
+        headers = sign_in(tokens.url)
+
+        def predict() -> str:
+            answer = httpx.post(f"{service.url}/predict", json={"designation": "piscine"}, headers=headers)
+            assert answer.status_code == 200
+            found: str = answer.json()["prediction_id"]
+            return found
+
+        def correct(prediction_id: str) -> int:
+            body = {"prediction_id": prediction_id, "type": "2583"}
+            return httpx.post(f"{service.url}/feedback", json=body, headers=headers, timeout=30).status_code
+
+        known = predict()
+        assert correct(known) == 201
+        engine = open_database(url)
+        with reading(engine) as connection:
+            assert find(connection, known) is not None
+        engine.dispose()
+        database.close()
+        assert predict()
+        assert correct(known) == 503
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_while_the_token_service_is_away_whoever_has_a_token_goes_on(shop: Shop) -> None:
+    with shop.running("serve", **QUICK) as service:
+        with shop.running("auth", **QUICK):
+            headers = sign_in(service.url)
+            wait_for(lambda: httpx.get(f"{service.url}/model", headers=headers).status_code == 200)
+        assert httpx.get(f"{service.url}/model", headers=headers).status_code == 200
+        answer = httpx.post(f"{service.url}/token", data={"username": "admin", "password": PASSWORD})
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:aisle:problem:sign-in-unavailable"
+        assert answer.headers["retry-after"]
+
+
+def test_a_sign_in_counts_for_the_address_that_it_comes_from(shop: Shop) -> None:
+    """The prediction service is a proxy that the token service trusts, and believes no other."""
+    slow = shop.with_settings(LOGIN_ATTEMPTS_PER_MINUTE="2", **QUICK)
+    with slow.running("auth"), slow.running("serve", TRUSTED_PROXIES="") as service:
+
+        def status(address: str) -> int:
+            form = {"username": "admin", "password": PASSWORD}
+            return httpx.post(f"{service.url}/token", data=form, headers={"X-Forwarded-For": address}).status_code
+
+        assert [status(f"192.0.2.{last}") for last in (1, 2, 3)] == [200, 200, 429]
+
+
+def test_the_log_has_a_line_for_each_request_and_no_secret(shop: Shop, tokens: Running) -> None:
+    with shop.running("serve", **QUICK) as service:
+        headers = sign_in(service.url)
+        httpx.get(f"{service.url}/model?token={headers['Authorization'][7:]}", headers=headers)
+    log = (shop.folder / "logs" / "serving_logger.log").read_text()
+    assert '"route": "/model"' in log
+    assert headers["Authorization"][7:] not in log + service.log
+    assert PASSWORD not in log
