@@ -53,4 +53,3 @@ class Draining:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-
