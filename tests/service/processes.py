@@ -111,11 +111,15 @@ def sign_in(url: str, name: str = "admin") -> dict[str, str]:
 
 
 class Load:
-    """Clients that ask for predictions, one after the other, until the end; each failure is remembered."""
+    """Clients that ask for predictions, one after the other, until the end; each failure is remembered.
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, clients: int = 3) -> None:
+    `connecting` anew for each request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, clients: int = 3, connecting: bool = False) -> None:
         self._url = url
         self._headers = dict(headers)
+        self._limits = httpx.Limits(max_keepalive_connections=0 if connecting else None)
         self._stop = threading.Event()
         self.statuses: Counter[Any] = Counter()
         self.models: Counter[str] = Counter()
@@ -138,7 +142,7 @@ class Load:
         wait_for(lambda: self.statuses.total() >= enough)
 
     def _ask(self) -> None:
-        with httpx.Client(headers=self._headers, timeout=30) as client:
+        with httpx.Client(headers=self._headers, timeout=30, limits=self._limits) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post(f"{self._url}/predict", json={"designation": "Piscine ronde"})

@@ -82,6 +82,29 @@ def test_a_rolling_restart_of_two_instances_behind_nginx_loses_nothing(shop: Sho
     assert set(load.statuses) == {200}, load.statuses
 
 
+def test_a_rolling_restart_of_two_instances_that_share_a_port_loses_nothing(shop: Shop, tokens: Running) -> None:
+    shared = shop.with_settings(PORT=str(free_port()), SERVE_REUSE_PORT="true")
+    with contextlib.ExitStack() as stack:
+        instances = [stack.enter_context(shared.running("serve")) for _ in range(2)]
+        with Load(instances[0].url, sign_in(tokens.url), connecting=True) as load:
+            for instance in instances:
+                assert instance.stop() == 0
+                load.answered(20)
+                stack.enter_context(shared.running("serve"))
+                load.answered(20)
+    assert set(load.statuses) == {200}, load.statuses
+
+
+def test_workers_are_replaced_one_by_one_and_lose_nothing(shop: Shop, tokens: Running) -> None:
+    with shop.running("serve", "--workers", "2") as service:
+        before = children(service.process.pid)
+        with Load(service.url, sign_in(service.url), connecting=True) as load:
+            service.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: not set(before) & set(children(service.process.pid)))
+            load.answered(50)
+        assert set(load.statuses) == {200}, load.statuses
+
+
 def test_a_new_champion_takes_over_under_load(shop: Shop, tokens: Running, other_bundle: Bundle) -> None:
     with shop.running("serve", **QUICK) as service, Load(service.url, sign_in(service.url)) as load:
         store_of(shop).make_champion(other_bundle.version)

@@ -39,7 +39,12 @@ def serve(settings: Settings) -> None:
     migrate(open_database(settings.database_url))
     version = BundleStore(settings.models_path).find(settings.serve_model).name
     serve_in_workers(
-        f"{__name__}:worker", address, workers=settings.serve_workers, what="serving", model_version=version
+        f"{__name__}:worker",
+        address,
+        workers=settings.serve_workers,
+        drain_seconds=settings.drain_seconds,
+        what="serving",
+        model_version=version,
     )
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from aisle.errors import UsageError
 from aisle.logs import get_logger
 from aisle.settings import override
+from aisle.web.draining import SETTLE_SECONDS, turn_away
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than a proxy keeps an idle connection (nginx: 60 s), or it sends a request to one that just closed."""
@@ -35,13 +39,42 @@ class Address:
     shared: bool = False
 
 
+class _Connection(HttpToolsProtocol):
+    """uvicorn's, which a stopping server would close although it was accepted just now and is about to ask."""
+
+    def shutdown(self) -> None:
+        self.loop.call_later(SETTLE_SECONDS, super().shutdown)
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for one in sockets or []:
+            turn_away(one)
+        await asyncio.sleep(SETTLE_SECONDS)
+        await super().shutdown(sockets)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's, told how long its workers drain: the port is theirs together, so none of them may turn it away."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_seconds: float) -> None:
+        super().__init__(config, sockets)
+        self.drain_seconds = drain_seconds
+
+    def terminate_all(self) -> None:
+        super().terminate_all()
+        time.sleep(max(self.drain_seconds - SETTLE_SECONDS, 0))
+        for one in self.sockets:
+            turn_away(one)
+
+
 def serve_app(app: FastAPI, address: Address, *, what: str, **details: object) -> None:
     """Say that `what` is served where, with `details`, and serve until the process is told to stop.
 
     Raises UsageError when the address is taken.
     """
     with _listening(address) as listening:
-        server = uvicorn.Server(_config(app))
+        server = _Server(_config(app))
         with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
             signal.signal(signal.SIGTERM, server.handle_exit)
         get_logger(__name__).info(what, url=_url(listening), **details)
@@ -52,7 +85,7 @@ def serve_app(app: FastAPI, address: Address, *, what: str, **details: object) -
 def serve_beside(app: FastAPI, address: Address, *, what: str) -> Iterator[str]:
     """Serve in a thread for as long as the context lasts; its value is the service's URL. Raises UsageError."""
     with _listening(address) as listening:
-        server = uvicorn.Server(_config(app))
+        server = _Server(_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name=what)
         get_logger(__name__).info(what, url=_url(listening))
         thread.start()
@@ -63,7 +96,9 @@ def serve_beside(app: FastAPI, address: Address, *, what: str) -> Iterator[str]:
             thread.join()
 
 
-def serve_in_workers(factory: str, address: Address, *, workers: int, what: str, **details: object) -> None:
+def serve_in_workers(
+    factory: str, address: Address, *, workers: int, drain_seconds: float, what: str, **details: object
+) -> None:
     """Serve the application that `factory` ("module:function") makes, in `workers` processes.
 
     A worker that dies is replaced; SIGHUP replaces all, one after the other. Raises UsageError as `serve_app`.
@@ -72,13 +107,14 @@ def serve_in_workers(factory: str, address: Address, *, workers: int, what: str,
         override(prometheus_multiproc_dir=folder)  # the workers inherit it before they import prometheus_client
         config = _config(factory, workers=workers, factory=True, timeout_worker_healthcheck=START_SECONDS)
         get_logger(__name__).info(what, url=_url(listening), workers=workers, **details)
-        Multiprocess(config, sockets=[listening]).run()
+        _Workers(config, [listening], drain_seconds=drain_seconds).run()
 
 
 def _config(app: FastAPI | str, **more: object) -> uvicorn.Config:
     # proxy_headers would let uvicorn rewrite the peer's address before the settings can say whom to believe.
     return uvicorn.Config(
         app,
+        http=_Connection,
         log_config=None,
         access_log=False,
         server_header=False,
