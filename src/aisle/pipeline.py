@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from aisle.batch.table import FIELDS, product_rows, read_product_table
 from aisle.catalog import Product
 from aisle.data.images import open_given_images
@@ -24,9 +26,12 @@ from aisle.files import TEMPORARY_PREFIX, remove_abandoned
 from aisle.logs import get_logger
 from aisle.model.bundle import Bundle
 from aisle.model.predictor import Predictor
-from aisle.registry.bundles import BundleStore
+from aisle.registry.bundles import CHAMPION, BundleStore
+from aisle.registry.frozen import frozen_products
+from aisle.registry.gate import Verdict, judge
 from aisle.settings import Settings
-from aisle.training.evaluate import Evaluation, evaluate
+from aisle.training.behaviour import behaviours
+from aisle.training.evaluate import LEAST_KNOWN, Evaluation, evaluate
 from aisle.training.recipes import recipe
 from aisle.training.report import JSON_FILE, write_evaluation_report
 from aisle.training.train import lineage_of, train
@@ -125,16 +130,46 @@ def evaluate_side(
 ) -> Evaluation:
     """Measure a bundle on one side of a prepared catalogue, by the ordinary way in."""
     table = prepared.products().filter(side=side.value)
-    images = prepared.images()
-    products = [
-        Product(title, description, images.read(stem) if images is not None and stem else None)
-        for title, description, stem in table.select("title", "description", "image").iter_rows()
-    ]
+    products = _products(prepared, table)
     with Predictor(bundle, threads=threads_of(settings)) as predictor:
         evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
     if report is not None:
         write_evaluation_report(report, evaluation)
     return evaluation
+
+
+def judge_challenger(
+    challenger: Bundle, data: Path, settings: Settings, *, contract: ContractOptions = ContractOptions()
+) -> Verdict:
+    """Measure a bundle, and the champion beside it, on the frozen products of a raw or prepared folder.
+
+    A champion of another catalogue is wrong about every type that it does not know.
+    """
+    store = BundleStore(settings.models_path)
+    threads = threads_of(settings)
+    prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
+    table = frozen_products(store.root, prepared)
+    products = _products(prepared, table)
+
+    def measured(predictor: Predictor, least_known: float = LEAST_KNOWN) -> Evaluation:
+        keys, codes = table["key"].to_list(), table["type_code"].to_list()
+        return evaluate(predictor, keys, products, codes, least_known=least_known)
+
+    champion = store.serving().champion
+    with Predictor(challenger, threads=threads) as predictor:
+        evaluation, behaviour = measured(predictor), behaviours(predictor, products)
+    if champion is None or champion == challenger.version:
+        return judge(evaluation, None, behaviour)
+    with Predictor(Bundle.load(store.root / champion), threads=threads) as predictor:
+        return judge(evaluation, measured(predictor, least_known=0), behaviour)
+
+
+def _products(prepared: Prepared, table: pl.DataFrame) -> list[Product]:
+    images = prepared.images()
+    return [
+        Product(title, description, images.read(stem) if images is not None and stem else None)
+        for title, description, stem in table.select("title", "description", "image").iter_rows()
+    ]
 
 
 def run_all(
@@ -147,6 +182,8 @@ def run_all(
     contract: ContractOptions = ContractOptions(),
 ) -> Bundle:
     """Import, validate, prepare, train, evaluate and register; the champion that serves from now on.
+
+    That is the new model if the gate lets it pass.
 
     A catalogue that is already in `data/raw` is used as it is, unless `source` names another; one whose import
     was not finished is refused as such, not replaced.
@@ -164,6 +201,14 @@ def run_all(
                 "evaluated", weighted_f1=figures["weighted_f1"], accuracy=figures["accuracy"], report=str(report)
             )
     store = BundleStore(settings.models_path)
-    if store.serving().champion != trained.bundle.version:
-        store.make_champion(trained.bundle.version)
-    return trained.bundle
+    champion = store.serving().champion
+    if champion != trained.bundle.version:
+        verdict = judge_challenger(trained.bundle, folder, settings, contract=contract)
+        if verdict.passed:
+            store.make_champion(trained.bundle.version, instead_of=champion)
+        else:
+            reasons = [f"{one.name}: {one.finding}" for one in verdict.failed]
+            get_logger(__name__).warning(
+                "the gate refuses it, the champion stays", champion=champion, reasons=reasons
+            )
+    return Bundle.load(store.find(CHAMPION))

@@ -33,7 +33,9 @@ def kill_when(seen: Callable[[], object], process: subprocess.Popen[str]) -> Non
 
 
 def found(folder: Path, pattern: str) -> bool:
-    return any(folder.glob(pattern))
+    """Whether a file is there: a whole one, unless the pattern asks for temporary ones."""
+    whole = (path for path in folder.glob(pattern) if not path.name.startswith(TEMPORARY_PREFIX))
+    return any(folder.glob(pattern)) if TEMPORARY_PREFIX in pattern else any(whole)
 
 
 class TestKilledImport:

@@ -162,6 +162,14 @@ def test_workers_share_the_port_and_add_up_their_metrics(shop: Shop, tokens: Run
         assert not [one for one in workers if Path(f"/proc/{one}").exists()]
 
 
+def test_workers_end_with_the_process_that_started_them(shop: Shop) -> None:
+    with shop.running("serve", "--workers", "2", **QUICK) as service:
+        workers = children(service.process.pid)
+        assert len(workers) == 2
+        service.process.kill()
+        wait_for(lambda: not [one for one in workers if Path(f"/proc/{one}").exists()])
+
+
 def test_a_service_that_is_told_to_stop_is_not_ready_and_still_answers(shop: Shop, tokens: Running) -> None:
     with shop.running("serve", DRAIN_SECONDS="3") as service, httpx.Client(base_url=service.url) as client:
         headers = sign_in(service.url)

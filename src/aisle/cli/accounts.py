@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aisle.cli.common import FILE, as_json, print_result, start
+from aisle.cli.common import FILE, as_json, operator, print_result, start
 from aisle.logs import LogFile
 
 if TYPE_CHECKING:
@@ -127,17 +127,6 @@ def open_accounts() -> Accounts:
     engine = open_database(settings.database_url)
     migrate(engine)
     return Accounts(engine, operator())
-
-
-def operator() -> str:
-    """Who is at the terminal, for the audit trail."""
-    import os
-    import pwd
-
-    try:
-        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:  # a container's user need not have a name
-        return f"cli:{os.getuid()}"
 
 
 def _password(file: Path | None) -> str:

@@ -40,3 +40,14 @@ def start(file: LogFile) -> Settings:
 
 def print_result(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, Any]], str]) -> None:
     click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
+
+
+def operator() -> str:
+    """Who is at the terminal, for the audit trail."""
+    import os
+    import pwd
+
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container's user need not have a name
+        return f"cli:{os.getuid()}"

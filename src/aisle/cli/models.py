@@ -1,4 +1,4 @@
-"""The verbs of models: train, evaluate, predict, and the bundle store."""
+"""The verbs of models: train, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -108,45 +108,4 @@ def predict(source: Path, output: Path, images: Path | None, model: str, as_json
             f"{found['predicted']} of {found['rows']} rows predicted by {bundle.version} "
             f"({found['accepted']} to accept, {found['errors']} with an error): {found['output']}"
         ),
-    )
-
-
-@click.group()
-def registry() -> None:
-    """The bundle store: what is there, and which bundle serves."""
-
-
-@registry.command("list")
-@as_json
-def list_(as_json: bool) -> None:
-    """Every bundle of the store, the oldest first."""
-    settings = start(LogFile.TRAIN)
-    from aisle.registry.bundles import BundleStore
-
-    store = BundleStore(settings.models_path)
-    serving = store.serving()
-    found = {"champion": serving.champion, "challenger": serving.challenger, "versions": store.versions()}
-
-    def lines(found: dict[str, Any]) -> str:
-        marked = (f"{one}{'  champion' if one == found['champion'] else ''}" for one in found["versions"])
-        return "\n".join(marked) or f"{settings.models_path} has no bundle yet"
-
-    print_result(found, as_json, lines)
-
-
-@registry.command()
-@click.argument("version")
-@as_json
-def promote(version: str, as_json: bool) -> None:
-    """Make VERSION the champion: what `--model champion` and the service take from now on."""
-    settings = start(LogFile.TRAIN)
-    from aisle.registry.bundles import BundleStore
-
-    store = BundleStore(settings.models_path)
-    before = store.serving().champion
-    store.make_champion(version)
-    print_result(
-        {"champion": version, "before": before},
-        as_json,
-        lambda found: f"champion: {found['champion']}, before: {found['before'] or 'none'}",
     )

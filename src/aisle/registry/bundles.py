@@ -1,28 +1,36 @@
 """The bundle store: one folder a version, and a small pointer file that says which one serves.
 
-`<root>/<version>/` holds a bundle; `<root>/serving.json` names the champion and the challenger. The pointer is
-replaced as a whole, so that whoever reads it sees the old or the new one.
+`<root>/<version>/` holds a bundle; `<root>/serving.json` names the champion, those before it and the challenger.
+The pointer is replaced as a whole, so that whoever reads it sees the old or the new one; writers lock it first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from aisle.errors import BundleError, InputError
+from aisle.errors import BundleError, CheckFailed, InputError
 from aisle.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from aisle.logs import get_logger
 from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle
 
 POINTER_FILE = "serving.json"
+LOCK_FILE = ".serving.lock"
 CHAMPION, CHALLENGER = "champion", "challenger"
+HISTORY = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
+    """Versions: who serves, who would like to, and who served before, the last one last."""
+
     champion: str | None = None
     challenger: str | None = None
+    before: tuple[str, ...] = ()
 
 
 class BundleStore:
@@ -41,7 +49,8 @@ class BundleStore:
     def serving(self) -> Serving:
         """Raises BundleError for a pointer that cannot be read."""
         try:
-            return Serving(**read_json(self.root / POINTER_FILE))
+            found = Serving(**read_json(self.root / POINTER_FILE))
+            return replace(found, before=tuple(found.before))
         except FileNotFoundError:
             return Serving()
         except (ValueError, TypeError):
@@ -70,10 +79,50 @@ class BundleStore:
                 get_logger(__name__).warning("damaged bundle passed over", version=version, reason=str(error))
         return None
 
-    def make_champion(self, version: str) -> None:
-        """Point to `version`, which must be in the store and whole."""
+    def make_champion(self, version: str, *, instead_of: str | None = None) -> Serving:
+        """Point to `version`, which must be in the store and whole; the champion so far can be rolled back to.
+
+        With `instead_of` only if that is the champion still: raises CheckFailed where another was faster.
+        """
         Bundle.load(self.root / version)
-        write_json(self.root / POINTER_FILE, asdict(Serving(champion=version, challenger=self.serving().challenger)))
+        with self._changing() as now:
+            if instead_of is not None and now.champion != instead_of:
+                raise CheckFailed(
+                    f"{version} was to replace {instead_of}, but {now.champion} is the champion by now",
+                    hint="Promote again to be measured against that one.",
+                )
+            before = (*now.before, now.champion) if now.champion not in (None, version) else now.before
+            challenger = None if now.challenger == version else now.challenger
+            return self._point(Serving(version, challenger, tuple(one for one in before if one)[-HISTORY:]))
+
+    def roll_back(self) -> Serving:
+        """Point to the champion before this one; twice rolled back is two steps back.
+
+        Raises CheckFailed where there was none, BundleError if it is damaged.
+        """
+        with self._changing() as now:
+            if not now.before:
+                raise CheckFailed("there was no champion before this one", where=self.root)
+            Bundle.load(self.root / now.before[-1])
+            return self._point(Serving(now.before[-1], now.challenger, now.before[:-1]))
+
+    def make_challenger(self, version: str) -> Serving:
+        """Name `version`, which must be in the store and whole, as the one that would like to be champion."""
+        Bundle.load(self.root / version)
+        with self._changing() as now:
+            return self._point(replace(now, challenger=version))
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Serving]:
+        """The pointer as it is, while nobody else changes it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK_FILE).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.serving()
+
+    def _point(self, serving: Serving) -> Serving:
+        write_json(self.root / POINTER_FILE, asdict(serving))
+        return serving
 
     def find(self, name: str) -> Path:
         """The folder of `champion`, `challenger`, a version of this store, or any path to a bundle.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -79,6 +83,15 @@ def open_service(settings: Settings) -> FastAPI:
 
 def worker() -> FastAPI:
     """The application of one of several processes, which has only the environment to go by."""
+    threading.Thread(target=_follow_parent, name="follow parent", daemon=True).start()
     settings = get_settings()
     setup_logging(LogFile.SERVING, settings.logs_path, level=settings.log_level)
     return open_service(settings)
+
+
+def _follow_parent() -> None:
+    """Stop as if told to when the process that started this one is gone: nobody else would ever stop it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

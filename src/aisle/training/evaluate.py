@@ -51,11 +51,13 @@ def evaluate(
     products: Sequence[Product],
     true_codes: Sequence[str],
     *,
+    least_known: float = LEAST_KNOWN,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Measure a bundle on labelled products. Products without anything to look at are left out, and counted.
 
-    Latency is that of one product alone, in milliseconds, over the first 200 products.
+    Raises InputError without products, or if the bundle knows the types of less than `least_known` of them. Latency
+    is that of one product alone, in milliseconds, over the first 200 products.
     """
     inputs, _ = predictor.inputs(products)
     probabilities = predictor.classifier.probabilities(inputs)
@@ -66,7 +68,7 @@ def evaluate(
     column = {code: index for index, code in enumerate(codes)}
     targets = np.array([column.get(true_codes[row], -1) for row in usable], dtype=np.intp)
     known = float((targets >= 0).mean())
-    if known < LEAST_KNOWN:
+    if known < least_known:
         raise InputError(
             f"the model {predictor.version} knows the types of {known:.0%} of these products only",
             hint="Was it trained on another catalogue? --model names another one.",

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from aisle import inputs
 from aisle.data.images import Images, map_bounded
 from aisle.errors import ImageError
-from aisle.files import sha256_bytes, sha256_json, sources_hash, write_bytes
+from aisle.files import TEMPORARY_PREFIX, sha256_bytes, sha256_json, sources_hash, write_bytes
 from aisle.logs import get_logger
 from aisle.model.image import Features
 from aisle.progress import Progress
@@ -39,6 +39,8 @@ class FeatureCache:
         missing = set(wanted)
         found: dict[str, Features] = {}
         for path in sorted(self._folder.glob("*.safetensors")):
+            if path.name.startswith(TEMPORARY_PREFIX):
+                continue  # being written, or left by a run that was killed
             shard = _read_shard(path)
             found.update({sha256: features for sha256, features in shard if sha256 in missing})
         return found

@@ -1,0 +1,170 @@
+"""The verbs of the bundle store: what is there, what serves, and what may."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aisle.cli.common import FOLDER, as_json, operator, print_result, start
+from aisle.errors import CheckFailed, UsageError
+from aisle.files import write_json
+from aisle.logs import LogFile
+from aisle.settings import Settings
+
+VERDICT_FILE = "gate.json"
+
+
+@click.group()
+def registry() -> None:
+    """The bundle store: what is there, what serves, and what may serve."""
+
+
+@registry.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Every bundle of the store, the oldest first."""
+    settings = start(LogFile.TRAIN)
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    serving = store.serving()
+    found = {"champion": serving.champion, "challenger": serving.challenger, "versions": store.versions()}
+
+    def lines(found: dict[str, Any]) -> str:
+        names = {found["challenger"]: "  challenger", found["champion"]: "  champion"}
+        marked = (f"{one}{names.get(one, '')}" for one in found["versions"])
+        return "\n".join(marked) or f"{settings.models_path} has no bundle yet"
+
+    print_result(found, as_json, lines)
+
+
+@registry.command()
+@click.argument("bundle", metavar="BUNDLE")
+@as_json
+def register(bundle: str, as_json: bool) -> None:
+    """Put BUNDLE, a folder or a version of the store, up as the challenger."""
+    settings = start(LogFile.TRAIN)
+    from aisle.model.bundle import Bundle
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    found = Bundle.load(store.find(bundle))
+    before = store.serving().challenger
+    store.add(found)
+    after = {"challenger": found.version}
+    with _trail(settings) as record:
+        store.make_challenger(found.version)
+        record(what="model.register", subject=found.version, before={"challenger": before}, after=after)
+    print_result(
+        {"challenger": found.version, "before": before},
+        as_json,
+        lambda found: f"challenger: {found['challenger']}; `aisle registry promote` asks the gate",
+    )
+
+
+@registry.command()
+@click.argument("version", default="challenger")
+@click.option("--data", type=FOLDER, default=None, help="Raw or prepared folder to measure on; default: data/raw.")
+@click.option(
+    "--force", metavar="REASON", default=None, help="Promote whatever the gate would say; REASON is recorded."
+)
+@as_json
+def promote(version: str, data: Path | None, force: str | None, as_json: bool) -> None:
+    """Make VERSION the champion, if the gate lets it pass; default: the challenger.
+
+    The gate measures it beside the champion on products that neither learnt from.
+    """
+    settings = start(LogFile.TRAIN)
+    from aisle.model.bundle import Bundle
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    challenger = Bundle.load(store.add(Bundle.load(store.find(version))))
+    before = store.serving().champion
+    verdict: dict[str, Any] | None = None
+    if force is not None and not force.strip():
+        raise UsageError("--force needs a reason", hint='Say why, as in --force "the class is sold no more".')
+    if force is None:
+        from aisle.pipeline import judge_challenger
+
+        judged = judge_challenger(challenger, data or settings.data_path / "raw", settings)
+        verdict = judged.as_dict()
+        report = settings.data_path / "reports" / challenger.version / VERDICT_FILE
+        write_json(report, verdict)
+        if not judged.passed:
+            raise CheckFailed(
+                f"the gate refuses {challenger.version}: "
+                + "; ".join(f"{c.name}: {c.finding}" for c in judged.failed),
+                where=report,
+                hint="`--force REASON` promotes it all the same.",
+            )
+    after = {"champion": challenger.version, "forced": force, "gate": verdict}
+    with _trail(settings) as record:
+        store.make_champion(challenger.version, instead_of=before)
+        record(what="model.promote", subject=challenger.version, before={"champion": before}, after=after)
+
+    def sentence(found: dict[str, Any]) -> str:
+        gate = found["gate"] or {"criteria": []}
+        lines = [f"  {one['name']}: {one['finding']}" for one in gate["criteria"]]
+        return "\n".join([*lines, f"champion: {found['champion']}, before: {before or 'none'}"])
+
+    print_result({**after, "before": before}, as_json, sentence)
+
+
+@registry.command()
+@as_json
+def rollback(as_json: bool) -> None:
+    """Make the champion before this one the champion again."""
+    settings = start(LogFile.TRAIN)
+    from aisle.registry.bundles import BundleStore
+
+    store = BundleStore(settings.models_path)
+    before = store.serving().champion
+    with _trail(settings) as record:
+        now = store.roll_back().champion
+        record(what="model.rollback", subject=now, before={"champion": before}, after={"champion": now})
+    print_result(
+        {"champion": now, "before": before},
+        as_json,
+        lambda found: f"champion: {found['champion']}, rolled back from: {found['before']}",
+    )
+
+
+@registry.command()
+@click.option("--data", type=FOLDER, default=None, help="Raw or prepared folder; default: data/raw.")
+@as_json
+def freeze(data: Path | None, as_json: bool) -> None:
+    """Choose anew the products that the gate measures on: the catalogue's test side of today."""
+    settings = start(LogFile.TRAIN)
+    from aisle.data.prepare import ensure_prepared
+    from aisle.data.validate import ContractOptions
+    from aisle.pipeline import threads_of
+    from aisle.registry.bundles import BundleStore
+    from aisle.registry.frozen import frozen_products
+
+    raw = data or settings.data_path / "raw"
+    prepared = ensure_prepared(raw, settings, contract=ContractOptions(), threads=threads_of(settings))
+    with _trail(settings) as record:
+        rows = len(frozen_products(BundleStore(settings.models_path).root, prepared, again=True))
+        record(what="gate.freeze", subject=str(raw), before=None, after={"products": rows})
+    print_result({"products": rows}, as_json, lambda found: f"{found['products']} products are frozen for the gate")
+
+
+@contextlib.contextmanager
+def _trail(settings: Settings) -> Iterator[Callable[..., None]]:
+    """What is changed in this context and told to its value is in the audit trail; nothing is changed without it."""
+    from aisle.clock import utc_now
+    from aisle.store import audit
+    from aisle.store.engine import open_database, writing
+    from aisle.store.migrate import migrate
+
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    with writing(engine) as connection:
+        yield functools.partial(audit.record, connection, who=operator(), at=utc_now())
+    engine.dispose()

@@ -1,0 +1,150 @@
+"""`aisle registry`: who becomes champion, who does not, and the way back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.service.conftest import answering_wrongly
+
+from aisle.data.prepare import Prepared
+from aisle.errors import AisleError, CheckFailed, InputError, UsageError
+from aisle.model.bundle import Bundle
+from aisle.registry.bundles import BundleStore
+from aisle.registry.frozen import FROZEN_FILE
+from aisle.registry.gate import Limits, Verdict, judge
+from aisle.settings import get_settings
+from aisle.store.audit import Entry, entries
+from aisle.store.engine import open_database, reading
+from aisle.training.behaviour import Behaviour
+from aisle.training.evaluate import Evaluation
+
+Verb = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def verb(capsys: pytest.CaptureFixture[str]) -> Verb:
+    from aisle.cli.registry import registry
+
+    def verb(*words: str) -> dict[str, Any]:
+        registry.main([*words, "--json"], standalone_mode=False)
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    return verb
+
+
+@pytest.fixture
+def store(bundle: Bundle) -> BundleStore:
+    """With a champion."""
+    store = BundleStore(get_settings().models_path)
+    store.add(bundle)
+    store.make_champion(bundle.version)
+    return store
+
+
+@pytest.fixture
+def unsure(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The champion, far too unsure of what it says."""
+    folder = tmp_path / "unsure"
+    shutil.copytree(bundle.path, folder)
+    answering_wrongly(folder)
+    return Bundle.load(folder)
+
+
+def trail() -> list[Entry]:
+    with reading(open_database(get_settings().database_url)) as connection:
+        return entries(connection)
+
+
+def test_a_challenger_that_the_gate_refuses_does_not_become_champion(
+    verb: Verb, store: BundleStore, unsure: Bundle, prepared: Prepared
+) -> None:
+    champion = store.serving().champion
+    assert verb("register", str(unsure.path))["challenger"] == unsure.version
+    with pytest.raises(CheckFailed, match=r"calibration: .* the limit is") as refused:
+        verb("promote", "--data", str(prepared.folder))
+    report = json.loads(Path(refused.value.where).read_text())
+    assert (report["challenger"], report["champion"], report["passed"]) == (unsure.version, champion, False)
+    assert store.serving().champion == champion
+    assert [one.what for one in trail()] == ["model.register"]
+
+
+def test_force_promotes_for_a_reason_that_is_recorded_and_rollback_undoes_it(
+    verb: Verb, store: BundleStore, unsure: Bundle
+) -> None:
+    champion = store.serving().champion
+    assert verb("promote", str(unsure.path), "--force", "shown to the board")["champion"] == unsure.version
+    assert store.serving().champion == unsure.version
+    assert verb("rollback") == {"champion": champion, "before": unsure.version}
+    assert store.serving().champion == champion
+    promotion, rollback = trail()
+    assert promotion.before == {"champion": champion}
+    assert promotion.after == {"champion": unsure.version, "forced": "shown to the board", "gate": None}
+    assert (rollback.what, rollback.after) == ("model.rollback", {"champion": champion})
+
+
+def test_force_without_a_reason_is_wrong_use(verb: Verb, store: BundleStore, unsure: Bundle) -> None:
+    with pytest.raises(UsageError, match="needs a reason"):
+        verb("promote", str(unsure.path), "--force", " ")
+
+
+def test_what_passes_becomes_champion_and_is_challenger_no_more(
+    verb: Verb, bundle: Bundle, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aisle.pipeline.judge", passing)
+    store = BundleStore(get_settings().models_path)
+    verb("register", str(bundle.path))
+    found = verb("promote", "--data", str(prepared.folder))
+    assert (found["champion"], found["before"], found["gate"]["passed"]) == (bundle.version, None, True)
+    assert (store.serving().champion, store.serving().challenger) == (bundle.version, None)
+
+
+def passing(challenger: Evaluation, champion: Evaluation | None, behaviours: Sequence[Behaviour]) -> Verdict:
+    """The gate with budgets that a small sample and a slow machine keep."""
+    return judge(challenger, champion, behaviours, Limits(calibration_error=1, latency_ms=1e6))
+
+
+def test_there_is_no_way_back_from_the_first(verb: Verb, store: BundleStore) -> None:
+    with pytest.raises(CheckFailed, match="no champion before"):
+        verb("rollback")
+    assert trail() == []
+
+
+def test_rolled_back_twice_is_two_steps_back(store: BundleStore, bundle: Bundle, unsure: Bundle) -> None:
+    store.add(unsure)
+    for version in (unsure.version, bundle.version):
+        store.make_champion(version)
+    assert [store.roll_back().champion for _ in range(2)] == [unsure.version, bundle.version]
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+    store: BundleStore, bundle: Bundle, unsure: Bundle
+) -> None:
+    store.add(unsure)
+    store.make_champion(unsure.version, instead_of=bundle.version)
+    with pytest.raises(CheckFailed, match=f"was to replace {bundle.version}, but {unsure.version} is the champion"):
+        store.make_champion(bundle.version, instead_of=bundle.version)
+
+
+@pytest.mark.parametrize("harm", ["other", "unreadable"])
+def test_the_gate_does_not_measure_on_other_products_than_it_froze(
+    verb: Verb, store: BundleStore, bundle: Bundle, prepared: Prepared, harm: str
+) -> None:
+    frozen = verb("freeze", "--data", str(prepared.folder))["products"]
+    path = store.root / FROZEN_FILE
+    content = json.loads(path.read_text())
+    assert len(content["keys"]) == frozen == prepared.counts["test"]
+    path.write_text(json.dumps({**content, "keys": content["keys"][1:]}) if harm == "other" else "{")
+    with pytest.raises(InputError, match="aisle registry freeze"):
+        verb("promote", bundle.version, "--data", str(prepared.folder))
+    assert verb("freeze", "--data", str(prepared.folder))["products"] == frozen
+
+
+def test_an_unknown_challenger_is_said(verb: Verb, store: BundleStore) -> None:
+    with pytest.raises(AisleError, match="there is no challenger"):
+        verb("promote")
