@@ -62,22 +62,27 @@ class Service:
     def stop(self) -> Ran:
         self.process.terminate()
         code = self.process.wait(timeout=60)
-        self._reader.join(timeout=60)
+        self.heard()
         assert self.process.stdout is not None
         out = self.process.stdout.read()
         return Ran(code, out, "".join(self.said))
+
+    def heard(self) -> None:
+        """Read to the end: a stream that is closed while a thread reads it fails in that thread."""
+        self._reader.join(timeout=60)
 
 
 @contextmanager
 def serving(processes: Processes, folder: Path) -> Iterator[Service]:
     """`aisle run` in `folder`, from the moment on when it serves."""
     with processes.start(*WORDS, cwd=folder, **SETTINGS) as process:
+        service = Service(process)
         try:
-            service = Service(process)
             wait_until(lambda: service.url, process)
             yield service
         finally:
             process.kill()
+            service.heard()
 
 
 @pytest.fixture(scope="module")
