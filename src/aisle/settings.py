@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         default_factory=lambda known: known["data_path"] / "cache",
         description="Image features and unfinished training; safe to delete. Default: cache in DATA_PATH.",
     )
+    keras_home: Path = Field(
+        default_factory=lambda: Path.home() / ".keras",
+        description="Where Keras keeps pretrained weights that it downloaded. Default: .keras in the home folder.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The lowest level that is logged."
     )

@@ -7,8 +7,8 @@ import pytest
 
 from aisle.errors import BundleError
 from aisle.model.calibration import calibration_error, fit_temperature, log_softmax, lowest_threshold
-from aisle.model.fusion import Fusion, fit_fusion
-from aisle.model.image import ImageEncoder, LinearHead
+from aisle.model.fusion import LogLinearPool, fit_log_linear_pool
+from aisle.model.image import DenseHead, ImageEncoder
 from aisle.model.text import TextFeatures, TextModel, TextVectorizer, fold
 
 TEXTS = ["Livre ancien relié", "Jeu vidéo PS4", "Piscine gonflable 30 x 40", "livre de poche", "jeu de société"]
@@ -77,7 +77,7 @@ def logs(seed: int, skill: float, targets: np.ndarray, types: int = 4) -> np.nda
 def test_fusion_is_better_than_each_model_and_leans_on_the_better_one() -> None:
     targets = np.random.default_rng(0).integers(0, 4, 2000)
     models = {"image": logs(1, 1.0, targets), "title": logs(2, 2.0, targets)}
-    fusion = fit_fusion(models, np.ones((2000, 2), dtype=bool), targets)
+    fusion = fit_log_linear_pool(models, np.ones((2000, 2), dtype=bool), targets)
     fused = fusion.log_probabilities(models, np.ones((2000, 2), dtype=bool))
 
     def loss(one: np.ndarray) -> float:
@@ -91,13 +91,13 @@ def test_fusion_is_better_than_each_model_and_leans_on_the_better_one() -> None:
 def test_a_product_with_one_model_gets_that_models_answer() -> None:
     targets = np.random.default_rng(0).integers(0, 4, 500)
     models = {"image": logs(1, 1.0, targets), "title": logs(2, 2.0, targets)}
-    fusion = fit_fusion(models, np.ones((500, 2), dtype=bool), targets)
+    fusion = fit_log_linear_pool(models, np.ones((500, 2), dtype=bool), targets)
     present = np.tile([False, True], (500, 1))
     assert (fusion.log_probabilities(models, present).argmax(1) == models["title"].argmax(1)).all()
 
 
 def test_a_product_without_a_model_has_no_probabilities() -> None:
-    fusion = Fusion(["title"], {"title": [1.0]})
+    fusion = LogLinearPool(["title"], {"title": [1.0]})
     assert np.isnan(fusion.log_probabilities({"title": np.zeros((1, 3))}, np.zeros((1, 1), dtype=bool))).all()
 
 
@@ -105,7 +105,7 @@ def test_a_set_of_inputs_that_no_held_out_row_has_gets_equal_weights() -> None:
     targets = np.zeros(3, dtype=np.intp)
     models = {"a": logs(1, 1.0, targets), "b": logs(2, 1.0, targets)}
     present = np.array([[True, False], [False, True], [True, False]])
-    assert fit_fusion(models, present, targets).weights["a+b"] == pytest.approx([0.5, 0.5])
+    assert fit_log_linear_pool(models, present, targets).weights["a+b"] == pytest.approx([0.5, 0.5])
 
 
 def test_words_without_stop_words_are_left_unless_nothing_else_is() -> None:
@@ -137,10 +137,10 @@ def test_a_text_of_unknown_words_gets_the_bias() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 64])
-def test_a_linear_head_gives_each_row_the_same_in_any_batch(rows: int) -> None:
+def test_a_dense_head_gives_each_row_the_same_in_any_batch(rows: int) -> None:
     generator = np.random.default_rng(0)
     weights, bias = generator.normal(size=(1280, 27)), generator.normal(size=27)
-    head = LinearHead(weights.astype(np.float32), bias.astype(np.float32))
+    head = DenseHead(weights.astype(np.float32), bias.astype(np.float32))
     features = generator.normal(size=(64, 1280)).astype(np.float32)
     assert (head.scores(features[:rows]) == head.scores(features)[:rows]).all()
 

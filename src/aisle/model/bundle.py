@@ -3,8 +3,9 @@
     manifest.json       the format, the version, and the SHA-256 of every file under the sums
     model.json          recipe, types in order, models, preprocessing, temperatures, fusion, decision thresholds
     product_types.csv   the label table
-    <field>.json        the vocabulary of a text field; <field>.safetensors its weights
+    <text model>.json   its vocabulary; <text model>.safetensors its weights, or <text model>.onnx its graph
     image.onnx          the image encoder; image.safetensors its head
+    fusion.safetensors  the fusion's head, if it has one
     known_answer.json   what it says of a few fixed products: whoever serves it checks that first
     metrics.json        what was measured · lineage.json   data hash, code revision, configuration, seed
     MODEL_CARD.md       for people
@@ -31,8 +32,9 @@ from aisle.catalog import TYPES_FILE, ProductType, ProductTypes
 from aisle.errors import BundleError
 from aisle.files import atomic_folder, sha256_bytes, sha256_json, to_json, write_json
 from aisle.model.classifier import IMAGE, Classifier, Models
-from aisle.model.fusion import Fusion
-from aisle.model.image import LinearHead
+from aisle.model.fusion import DenseFusion, fusion_from
+from aisle.model.image import DenseHead
+from aisle.model.sequence import SequenceModel, WordTokenizer
 from aisle.model.text import TextModel, TextVectorizer
 
 FORMAT = 2
@@ -43,6 +45,8 @@ LINEAGE_FILE = "lineage.json"
 CARD_FILE = "MODEL_CARD.md"
 RUN_FILE = "run.json"
 ENCODER_FILE = "image.onnx"
+HEAD_FILE = f"{IMAGE}.safetensors"
+FUSION_FILE = "fusion.safetensors"
 KNOWN_ANSWER_FILE = "known_answer.json"
 
 
@@ -95,17 +99,23 @@ class Bundle:
         try:
             model = self.json(MODEL_FILE)
             texts = {name: self._text_model(name) for name in model["text_fields"]}
-            head = self.arrays("image.safetensors") if ENCODER_FILE in self.contents else None
             return Classifier(
                 codes=tuple(model["codes"]),
-                models=Models(texts, LinearHead(head["weights"], head["bias"]) if head else None),
+                models=Models(texts, self._head(HEAD_FILE) if ENCODER_FILE in self.contents else None),
                 temperatures=model["temperatures"],
-                fusion=Fusion(model["fusion"]["models"], model["fusion"]["weights"]),
+                fusion=fusion_from(
+                    model["fusion"], self._head(FUSION_FILE) if FUSION_FILE in self.contents else None
+                ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"its tables do not fit each other: {error!r}", where=self.path) from None
 
-    def _text_model(self, field: str) -> TextModel:
+    def _head(self, name: str) -> DenseHead:
+        return DenseHead.from_arrays(self.arrays(name))
+
+    def _text_model(self, field: str) -> TextModel | SequenceModel:
+        if (graph := self.contents.get(f"{field}.onnx")) is not None:
+            return SequenceModel(WordTokenizer.from_table(self.json(f"{field}.json")), graph)
         arrays = self.arrays(f"{field}.safetensors")
         vectorizer = TextVectorizer.from_tables(self.json(f"{field}.json"), arrays)
         return TextModel(vectorizer, arrays["weights"], arrays["bias"])
@@ -153,7 +163,7 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
         "codes": classifier.codes,
         "text_fields": list(classifier.models.texts),
         "temperatures": dict(classifier.temperatures),
-        "fusion": {"models": classifier.fusion.models, "weights": classifier.fusion.weights},
+        "fusion": classifier.fusion.table(),
         "decision": {"promise": parts.promise, "thresholds": dict(parts.thresholds)},
     }
     files = {
@@ -165,13 +175,18 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
         CARD_FILE: parts.card.encode(),
     }
     for name, text in classifier.models.texts.items():
-        table, arrays = text.vectorizer.to_tables()
+        if isinstance(text, SequenceModel):
+            table = text.tokenizer.to_table()
+            files[f"{name}.onnx"] = text.graph
+        else:
+            table, arrays = text.vectorizer.to_tables()
+            files[f"{name}.safetensors"] = save({**arrays, "weights": text.weights, "bias": text.bias})
         files[f"{name}.json"] = json.dumps(table, ensure_ascii=False, sort_keys=True).encode()
-        files[f"{name}.safetensors"] = save({**arrays, "weights": text.weights, "bias": text.bias})
     if classifier.models.image is not None and parts.encoder_graph is not None:
-        head = classifier.models.image
         files[ENCODER_FILE] = parts.encoder_graph
-        files[f"{IMAGE}.safetensors"] = save({"weights": head.weights, "bias": head.bias})
+        files[HEAD_FILE] = save(classifier.models.image.arrays())
+    if isinstance(classifier.fusion, DenseFusion):
+        files[FUSION_FILE] = save(classifier.fusion.head.arrays())
     return dict(sorted(files.items()))
 
 

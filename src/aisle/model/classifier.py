@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 
 from aisle.model.calibration import Array, log_softmax
 from aisle.model.fusion import Fusion, Present
-from aisle.model.image import Features, LinearHead
+from aisle.model.image import DenseHead, Features
+from aisle.model.sequence import SequenceModel
 from aisle.model.text import Scores, TextModel
 
 SMALLEST_LOG = -1e3
 """Below it a probability is 0 in float64 anyway, and sums stay finite."""
 
-TITLE, DESCRIPTION, IMAGE = "title", "description", "image"
+TITLE, DESCRIPTION, TEXT, IMAGE = "title", "description", "text", "image"
+LOOKS_AT: Mapping[str, frozenset[str]] = {
+    TITLE: frozenset({TITLE}),
+    DESCRIPTION: frozenset({DESCRIPTION}),
+    TEXT: frozenset({TITLE, DESCRIPTION}),
+    IMAGE: frozenset({IMAGE}),
+}
+"""Which parts of a product the model of a name looks at; `text` reads the title and then the description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,9 @@ class Inputs:
         return len(self.titles)
 
     def field(self, name: str) -> Sequence[Any]:
+        """What the model `name` looks at, for each product."""
+        if name == TEXT:
+            return [f"{title} {text}".strip() for title, text in zip(self.titles, self.descriptions, strict=True)]
         return {TITLE: self.titles, DESCRIPTION: self.descriptions, IMAGE: self.features}[name]
 
     def has(self, name: str) -> NDArray[np.bool_]:
@@ -49,8 +60,8 @@ class Inputs:
 class Models:
     """The models of a recipe by name; a catalogue without images or descriptions has fewer."""
 
-    texts: Mapping[str, TextModel]
-    image: LinearHead | None
+    texts: Mapping[str, TextModel | SequenceModel]
+    image: DenseHead | None
 
     def names(self) -> tuple[str, ...]:
         return (*self.texts, *([IMAGE] if self.image is not None else []))

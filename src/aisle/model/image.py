@@ -1,15 +1,14 @@
-"""The image model: a frozen encoder (ONNX) from pixels to features, and a linear head from features to scores."""
+"""The image model: an encoder (ONNX) from pixels to features, and a dense head from features to scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from aisle.errors import BundleError
 from aisle.inputs.image import Pixels, decode
+from aisle.model.runtime import onnx_session
 
 Features = NDArray[np.float32]
 
@@ -22,14 +21,7 @@ class ImageEncoder:
     """
 
     def __init__(self, graph: bytes) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  ONNX Runtime's errors have no other common base
-            raise BundleError(f"the image encoder is no ONNX graph that runs: {error}") from None
+        self._session = onnx_session(graph, "image encoder")
         pixels = self._session.get_inputs()[0]
         self._input = pixels.name
         self.size = int(pixels.shape[1])
@@ -46,19 +38,40 @@ class ImageEncoder:
         return features
 
 
-class LinearHead:
+class DenseHead:
     """scores = features @ weights + bias, one row at a time: a row's scores do not depend on its batch.
 
     (A matrix product may sum in another order for another number of rows; a vector's product does not.)
+    With a hidden layer, features are first relu(features @ hidden_weights + hidden_bias).
     """
 
-    def __init__(self, weights: Features, bias: Features) -> None:
+    def __init__(
+        self,
+        weights: Features,
+        bias: Features,
+        hidden_weights: Features | None = None,
+        hidden_bias: Features | None = None,
+    ) -> None:
         self.weights = np.ascontiguousarray(weights, dtype=np.float32)  # features x types
         self.bias = np.asarray(bias, dtype=np.float32)  # types
+        self.hidden = None
+        if hidden_weights is not None and hidden_bias is not None:
+            self.hidden = DenseHead(hidden_weights, hidden_bias)
         self._rows = np.ascontiguousarray(self.weights.T)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Features]) -> DenseHead:
+        """Raises KeyError without `weights` and `bias`."""
+        return cls(arrays["weights"], arrays["bias"], arrays.get("hidden_weights"), arrays.get("hidden_bias"))
+
+    def arrays(self) -> dict[str, Features]:
+        hidden = {f"hidden_{name}": array for name, array in self.hidden.arrays().items()} if self.hidden else {}
+        return {**hidden, "weights": self.weights, "bias": self.bias}
 
     def scores(self, features: Sequence[Features] | Features) -> Features:
         """n x types for n rows of features."""
+        if self.hidden is not None:
+            features = np.maximum(self.hidden.scores(features), 0)
         out = np.empty((len(features), len(self.bias)), dtype=np.float32)
         for row, one in enumerate(features):
             np.dot(self._rows, one, out=out[row])

@@ -19,7 +19,7 @@ from aisle.errors import ImageError, InputError
 from aisle.inputs.text import clean
 from aisle.model.bundle import MODEL_FILE, Bundle, label_of
 from aisle.model.calibration import Array
-from aisle.model.classifier import DESCRIPTION, Inputs
+from aisle.model.classifier import DESCRIPTION, LOOKS_AT, Inputs
 from aisle.model.image import Features, ImageEncoder
 
 Observe = Callable[[str, float], None]
@@ -69,7 +69,7 @@ class Predictor:
         encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
         titles = [clean(product.title) for product in products]
         descriptions = [clean(product.description) for product in products]
-        if DESCRIPTION not in self.classifier.models.names():
+        if not any(DESCRIPTION in LOOKS_AT[name] for name in self.classifier.models.names()):
             titles = [title or description for title, description in zip(titles, descriptions, strict=True)]
         images = list(encoded)
         features = [None if isinstance(one, ImageError) else one for one in images]

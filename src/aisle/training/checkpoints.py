@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 from aisle.files import write_bytes
 from aisle.logs import get_logger
 
-Arrays = Mapping[str, NDArray[np.float32]]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 class Checkpoints:
@@ -25,14 +25,28 @@ class Checkpoints:
 
     def get(self, stage: str, compute: Callable[[], Arrays]) -> Arrays:
         """What `compute` gives, from the disk if this stage was finished before."""
-        path = self._folder / f"{stage}.safetensors"
-        try:
-            arrays: Arrays = load_file(path)
+        arrays = self.load(stage)
+        if arrays is not None:
             get_logger(__name__).info("stage taken from the run before", stage=stage)
-        except (FileNotFoundError, SafetensorError):
-            arrays = compute()
-            write_bytes(path, save(dict(arrays)))
+            return arrays
+        arrays = compute()
+        self.save(stage, arrays)
         return arrays
+
+    def load(self, stage: str) -> Arrays | None:
+        """What was saved for a stage; None: nothing, or something damaged."""
+        try:
+            arrays: Arrays = load_file(self._path(stage))
+        except (FileNotFoundError, SafetensorError):
+            return None
+        return arrays
+
+    def save(self, stage: str, arrays: Arrays) -> None:
+        """Whole or not at all, in place of what was saved before."""
+        write_bytes(self._path(stage), save(dict(arrays)))
+
+    def _path(self, stage: str) -> Path:
+        return self._folder / f"{stage}.safetensors"
 
     def clear(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

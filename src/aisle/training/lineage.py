@@ -27,9 +27,10 @@ def code_revision() -> str:
     return f"{revision}+{sources_hash(aisle)[:12]}" if altered else revision
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(*further: str) -> dict[str, str]:
+    """The versions of what computes every bundle, and of `further` packages, as far as they are installed."""
     found = {}
-    for name in COMPUTING_PACKAGES:
+    for name in (*COMPUTING_PACKAGES, *further):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
