@@ -12,6 +12,7 @@ from aisle.model.bundle import Bundle
 from aisle.pipeline import evaluate_file, evaluate_side, train_bundle
 from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
+from aisle.training.recipes import light
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def test_a_side_measured_through_the_way_in_gives_what_training_measured_on_cach
 def test_the_first_bundle_of_a_store_is_its_champion_and_is_not_trained_twice(
     prepared: Prepared, settings: Settings
 ) -> None:
-    first = train_bundle("light", prepared.folder, settings)
-    again = train_bundle("light", prepared.folder, settings)
+    first = train_bundle(light(), prepared.folder, settings)
+    again = train_bundle(light(), prepared.folder, settings)
     assert (first.new, again.new) == (True, False)
     assert first.bundle.version == again.bundle.version
     assert BundleStore(settings.models_path).serving().champion == first.bundle.version

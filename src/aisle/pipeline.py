@@ -32,11 +32,14 @@ from aisle.registry.gate import Verdict, judge
 from aisle.settings import Settings
 from aisle.training.behaviour import behaviours
 from aisle.training.evaluate import LEAST_KNOWN, Evaluation, evaluate
-from aisle.training.recipes import recipe
+from aisle.training.recipes import Recipe, choices_of, recipe
 from aisle.training.report import JSON_FILE, write_evaluation_report
 from aisle.training.train import lineage_of, train
+from aisle.training.vgg16 import AUTO, choose_weights
 
 SAMPLE = "sample"
+ATTACHMENTS = "runs"
+"""Folder in DATA_PATH of what a training leaves beside its bundle, by version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,19 @@ class Trained:
     new: bool
 
 
+def choose_recipe(name: str, weights: str | None, settings: Settings) -> Recipe:
+    """The recipe, with pretrained weights as wanted, by default those that can be had. Raises UsageError."""
+    if weights is None and "weights" not in choices_of(name):
+        return recipe(name)
+    return recipe(name, weights=choose_weights(weights or AUTO, settings.keras_home))
+
+
 def threads_of(settings: Settings) -> int:
     return settings.threads or os.cpu_count() or 1
 
 
 def train_bundle(
-    recipe_name: str,
+    chosen: Recipe,
     data: Path,
     settings: Settings,
     *,
@@ -65,7 +75,6 @@ def train_bundle(
 
     A bundle of the store that has the very same lineage is taken instead, unless `again`.
     """
-    chosen = recipe(recipe_name)
     threads = threads_of(settings)
     prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
     store = BundleStore(settings.models_path)
@@ -79,7 +88,14 @@ def train_bundle(
     store.root.mkdir(parents=True, exist_ok=True)
     remove_abandoned(store.root, now=time.time())
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
-        bundle = train(chosen, prepared, Path(folder) / "bundle", cache=settings.cache_path, threads=threads)
+        bundle = train(
+            chosen,
+            prepared,
+            Path(folder) / "bundle",
+            cache=settings.cache_path,
+            threads=threads,
+            attachments=settings.data_path / ATTACHMENTS,
+        )
         stored = Bundle.load(store.add(bundle))
     if store.serving().champion is None:
         store.make_champion(stored.version)
@@ -173,7 +189,7 @@ def _products(prepared: Prepared, table: pl.DataFrame) -> list[Product]:
 
 
 def run_all(
-    recipe_name: str,
+    chosen: Recipe,
     source: str,
     settings: Settings,
     *,
@@ -191,7 +207,7 @@ def run_all(
     folder = settings.data_path / "raw"
     if source or is_unfinished(folder, SAMPLE):
         import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
-    trained = train_bundle(recipe_name, folder, settings, contract=contract)
+    trained = train_bundle(chosen, folder, settings, contract=contract)
     report = settings.data_path / "reports" / trained.bundle.version
     if not (report / JSON_FILE).is_file():
         prepared = ensure_prepared(folder, settings, threads=threads_of(settings))

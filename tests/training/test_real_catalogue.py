@@ -9,6 +9,7 @@ import pytest
 from aisle.model.bundle import Bundle
 from aisle.pipeline import evaluate_file, train_bundle
 from aisle.settings import Settings
+from aisle.training.recipes import light
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -21,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def real_bundle(real_catalogue: Path, place: Settings) -> Bundle:
-    return train_bundle("light", real_catalogue, place).bundle
+    return train_bundle(light(), real_catalogue, place).bundle
 
 
 @pytest.mark.timeout(900)

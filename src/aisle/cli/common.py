@@ -32,6 +32,19 @@ def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How to train, for every verb that does."""
+    function = click.option(
+        "--weights",
+        type=click.Choice(["auto", "imagenet", "none"]),
+        default=None,
+        help="Pretrained weights of lstm-vgg16; auto: ImageNet's where they can be downloaded.  [default: auto]",
+    )(function)
+    return click.option(
+        "--recipe", "recipe_name", default="light", show_default=True, help="How to train: light or lstm-vgg16."
+    )(function)
+
+
 def start(file: LogFile) -> Settings:
     settings = get_settings()
     setup_logging(file, settings.logs_path, level=settings.log_level)

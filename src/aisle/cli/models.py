@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from aisle.cli.common import FILE, FOLDER, as_json, contract_options, print_result, start
+from aisle.cli.common import FILE, FOLDER, as_json, contract_options, print_result, recipe_options, start
 from aisle.logs import LogFile
 
 
 @click.command()
-@click.option("--recipe", "recipe_name", default="light", show_default=True, help="How to train.")
+@recipe_options
 @click.option("--data", type=FOLDER, default=None, help="Raw or prepared folder; default: data/raw.")
 @click.option("--out", type=FOLDER, default=None, help="Folder of the bundle; default: its version in the store.")
 @click.option("--again", is_flag=True, help="Train though the store has a bundle of the same lineage.")
@@ -20,6 +20,7 @@ from aisle.logs import LogFile
 @as_json
 def train(
     recipe_name: str,
+    weights: str | None,
     data: Path | None,
     out: Path | None,
     again: bool,
@@ -30,11 +31,11 @@ def train(
     """Train a bundle; goes on where a run that was killed stopped."""
     settings = start(LogFile.TRAIN)
     from aisle.data.validate import ContractOptions
-    from aisle.pipeline import train_bundle
+    from aisle.pipeline import choose_recipe, train_bundle
     from aisle.registry.bundles import BundleStore
 
     trained = train_bundle(
-        recipe_name,
+        choose_recipe(recipe_name, weights, settings),
         data or settings.data_path / "raw",
         settings,
         out=out,

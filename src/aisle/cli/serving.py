@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aisle.cli.common import contract_options, start
+from aisle.cli.common import contract_options, recipe_options, start
 from aisle.logs import LogFile
 from aisle.settings import override
 
@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--recipe", "recipe_name", default="light", show_default=True, help="How to train.")
+@recipe_options
 @click.option("--source", default="", help="Catalogue to import first; default: data/raw, or the sample if empty.")
 @click.option("--rows", default=2700, show_default=True, help="Products of the generated sample.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the generated sample.")
 @click.option("--serve/--no-serve", default=True, help="Serve the trained model at the end.")
 @contract_options
 def run(
-    recipe_name: str, source: str, rows: int, seed: int, serve: bool, max_bad: float, allow_missing_types: bool
+    recipe_name: str,
+    weights: str | None,
+    source: str,
+    rows: int,
+    seed: int,
+    serve: bool,
+    max_bad: float,
+    allow_missing_types: bool,
 ) -> None:
     """Import, validate, prepare, train, evaluate, register, then serve."""
     settings = start(LogFile.TRAIN)
     from aisle.data.validate import ContractOptions
-    from aisle.pipeline import run_all
+    from aisle.pipeline import choose_recipe, run_all
 
     contract = ContractOptions(max_bad, allow_missing_types)
-    run_all(recipe_name, source, settings, rows=rows, seed=seed, contract=contract)
+    run_all(choose_recipe(recipe_name, weights, settings), source, settings, rows=rows, seed=seed, contract=contract)
     if serve:
         settings = start(LogFile.SERVING)
         from aisle.service.serve import serve_with_tokens

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from aisle.model.calibration import Array, log_softmax
-from aisle.model.image import DenseHead
+from aisle.model.image import DenseHead, Features
 
 PRIOR_STRENGTH = 5.0
 """How many held-out rows the assumption of equal weights is worth, where few rows have all of the inputs."""
+
+LEAST_LOG = -15.0
+"""What a dense head sees of a smaller log-probability."""
 
 EM_STEPS = 200
 SMALLEST_WEIGHT = 1e-12
@@ -118,8 +121,12 @@ class DenseFusion(Fusion):
         if len(names) < len(self.models):
             return _pool(logs, [1 / len(names)] * len(names))
         by_name = dict(zip(names, logs, strict=True))
-        features = np.concatenate([by_name[name] for name in self.models], axis=1).astype(np.float32)
-        return log_softmax(self.head.scores(features))
+        return log_softmax(self.head.scores(self.features([by_name[name] for name in self.models])))
+
+    @staticmethod
+    def features(logs: Sequence[Array]) -> Features:
+        """n x (models x types): what the head looks at, of the log-probabilities of all models in order."""
+        return np.maximum(np.concatenate(logs, axis=1), LEAST_LOG).astype(np.float32)
 
 
 def fusion_from(table: Mapping[str, Any], head: DenseHead | None) -> Fusion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -41,9 +41,3 @@ def decision_thresholds(probabilities: Array, rows: Rows, how: Decisions) -> Thr
         f"{accuracy:.2f}": lowest_threshold(confidence, right, accuracy, certainty=how.certainty)
         for accuracy in how.promised_accuracies
     }
-
-
-def rows_with(names: Sequence[str], models: Models, rows: Rows) -> Array:
-    """Which rows all the models `names` can look at."""
-    present = models.present(rows.inputs)
-    return np.flatnonzero(present[:, [models.names().index(name) for name in names]].all(axis=1))

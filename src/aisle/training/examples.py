@@ -90,5 +90,15 @@ class Examples:
             table["weight"].to_numpy().astype(np.float64),
         )
 
+    def image_names(self, *sides: Side) -> list[str | None]:
+        """The image of each product of these sides, in the order of `rows`; None where there is none."""
+        return self._of(*sides)["image"].to_list()
+
+    def image(self, name: str) -> bytes:
+        images = self.prepared.images()
+        if images is None:
+            raise LookupError("a catalogue without images has none to read")
+        return images.read(name)
+
     def _of(self, *sides: Side) -> pl.DataFrame:
         return self.table.filter(pl.col("side").is_in([side.value for side in sides])) if sides else self.table

@@ -26,7 +26,7 @@ def fit_text_head(
 
     A type without a row has a bias of minus infinity: the model has no opinion on it.
     """
-    weights = weights**how.weight_power * _rarity(targets, types) ** how.balance
+    weights = weights**how.weight_power * rarity(targets, types) ** how.balance
     logistic = SGDClassifier(
         loss="log_loss",
         alpha=how.alpha,
@@ -64,11 +64,11 @@ def fit_image_head(
     return {"weights": matrix, "bias": bias}
 
 
-def _rarity(targets: Targets, types: int) -> Weights:
+def rarity(targets: Targets, types: int) -> Weights:
     """n: how many times rarer than the average type each row's type is."""
     counts = np.bincount(targets, minlength=types)
-    rarity: Weights = len(targets) / (np.count_nonzero(counts) * counts[targets])
-    return rarity
+    found: Weights = len(targets) / (np.count_nonzero(counts) * counts[targets])
+    return found
 
 
 def _one_row_a_type(

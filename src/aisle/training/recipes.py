@@ -159,11 +159,15 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"light": light,
 
 def recipe(name: str, **choices: str) -> Recipe:
     """Raises UsageError that names the recipes there are, or the choice that the recipe does not have."""
+    for choice in choices:
+        if choice not in choices_of(name):
+            raise UsageError(f"the recipe {name} has no choice of {choice}")
+    return RECIPES[name](**choices)
+
+
+def choices_of(name: str) -> frozenset[str]:
+    """What may be chosen of a recipe. Raises UsageError that names the recipes there are."""
     try:
-        make = RECIPES[name]
+        return frozenset(signature(RECIPES[name]).parameters)
     except KeyError:
         raise UsageError(f"there is no recipe {name!r}; there is {', '.join(RECIPES)}") from None
-    for choice in choices:
-        if choice not in signature(make).parameters:
-            raise UsageError(f"the recipe {name} has no choice of {choice}")
-    return make(**choices)
