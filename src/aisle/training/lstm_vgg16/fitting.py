@@ -68,12 +68,11 @@ class _State:
             self.best = self._network.get_weights()
 
     def arrays(self) -> Arrays:
-        numbered = {f"state_{number}": np.asarray(variable) for number, variable in enumerate(self._variables())} | {
-            f"best_{number}": array for number, array in enumerate(self.best)
-        }
+        state = {f"state_{number}": variable for number, variable in enumerate(self._variables())}
+        best = {f"best_{number}": array for number, array in enumerate(self.best)}
         names = [name for name in MEASURES if name in self.history[0]]
         rows = np.array([[one[name] for name in names] for one in self.history], dtype=np.float64)
-        return {**{name: np.ascontiguousarray(one) for name, one in numbered.items()}, "history": rows}
+        return {**{name: np.array(one, order="C") for name, one in (state | best).items()}, "history": rows}
 
     def restore(self, arrays: Arrays) -> None:
         for number, variable in enumerate(self._variables()):
