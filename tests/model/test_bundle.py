@@ -98,3 +98,12 @@ def test_what_was_verified_is_what_is_used(copy: Path) -> None:
     names = [one.label for one in loaded.types().values()]
     (copy / "product_types.csv").write_text("prdtypecode,label\n10,altered\n")
     assert [one.label for one in loaded.types().values()] == names
+
+
+@pytest.mark.parametrize("name", ["best_lstm_model.h5", "best_vgg16.h5", "mapper.pkl", "tokenizer_config.json"])
+def test_a_file_of_the_original_project_is_refused_with_the_way_on(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x89HDF")
+    for path in (tmp_path / name, tmp_path):  # handed over itself, or as a folder of such files
+        with pytest.raises(BundleError, match="can run code when it is loaded") as refused:
+            Bundle.load(path)
+        assert "aisle train --recipe lstm-vgg16" in str(refused.value)

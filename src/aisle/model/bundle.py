@@ -48,6 +48,9 @@ ENCODER_FILE = "image.onnx"
 HEAD_FILE = f"{IMAGE}.safetensors"
 FUSION_FILE = "fusion.safetensors"
 KNOWN_ANSWER_FILE = "known_answer.json"
+EXECUTABLE_SUFFIXES = frozenset({".h5", ".hdf5", ".keras", ".pkl", ".pickle", ".joblib", ".pt", ".pth"})
+ORIGINAL_FILES = frozenset({"tokenizer_config.json", "mapper.json", "best_weights.json"})
+"""How the original project named what its model needed beside the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Bundle:
             manifest = json.loads((path / MANIFEST_FILE).read_bytes())
             sums, version, kind = dict(manifest["files"]), str(manifest["version"]), manifest["format"]
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError("is not a bundle", where=path, hint="`aisle train` makes one.") from None
+            raise _not_a_bundle(path) from None
         except (ValueError, KeyError, TypeError):
             raise BundleError(f"{MANIFEST_FILE} is damaged", where=path) from None
         if kind != FORMAT:
@@ -188,6 +191,19 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
     if isinstance(classifier.fusion, DenseFusion):
         files[FUSION_FILE] = save(classifier.fusion.head.arrays())
     return dict(sorted(files.items()))
+
+
+def _not_a_bundle(path: Path) -> BundleError:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        if file.suffix.lower() in EXECUTABLE_SUFFIXES or file.name in ORIGINAL_FILES:
+            return BundleError(
+                f"{file.name} is a Keras, pickle or tokenizer file, as the original project saved its model: such a "
+                "file can run code when it is loaded, and its texts and images were prepared in other ways",
+                where=path,
+                hint="`aisle train --recipe lstm-vgg16` trains that model anew, from your catalogue.",
+            )
+    return BundleError("is not a bundle", where=path, hint="`aisle train` makes one.")
 
 
 def _read_verified(path: Path, name: str, sha256: str) -> bytes:

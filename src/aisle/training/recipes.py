@@ -159,8 +159,9 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"light": light,
 
 def recipe(name: str, **choices: str) -> Recipe:
     """Raises UsageError that names the recipes there are, or the choice that the recipe does not have."""
+    known = choices_of(name)
     for choice in choices:
-        if choice not in choices_of(name):
+        if choice not in known:
             raise UsageError(f"the recipe {name} has no choice of {choice}")
     return RECIPES[name](**choices)
 

@@ -1,0 +1,51 @@
+"""Recipes by name, and which pretrained weights they begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aisle.errors import UsageError
+from aisle.pipeline import choose_recipe
+from aisle.settings import Settings
+from aisle.training import vgg16
+from aisle.training.recipes import LstmVgg16, recipe
+
+
+def test_an_unknown_recipe_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError, match="there is light, lstm-vgg16"):
+        recipe("heavy")
+
+
+def test_a_choice_that_a_recipe_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="light has no choice of weights"):
+        choose_recipe("light", "imagenet", Settings())
+
+
+def test_weights_are_downloaded_where_they_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(httpx, "head", lambda *_, **__: httpx.Response(200))
+    assert vgg16.choose_weights("auto", tmp_path) == "imagenet"
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(404), httpx.ConnectError("no network")])
+def test_without_a_network_the_weights_are_random(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: httpx.Response | Exception
+) -> None:
+    def head(*_: object, **__: object) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(httpx, "head", head)
+    assert vgg16.choose_weights("auto", tmp_path) == "none"
+
+
+def test_weights_that_were_downloaded_before_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(httpx, "head", lambda *_, **__: pytest.fail("asked the network"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / vgg16.WEIGHTS_FILE).touch()
+    chosen = choose_recipe("lstm-vgg16", None, Settings(keras_home=tmp_path))
+    assert isinstance(chosen, LstmVgg16)
+    assert chosen.image.weights == "imagenet"
