@@ -38,8 +38,6 @@ from aisle.training.train import lineage_of, train
 from aisle.training.vgg16 import AUTO, choose_weights
 
 SAMPLE = "sample"
-ATTACHMENTS = "runs"
-"""Folder in DATA_PATH of what a training leaves beside its bundle, by version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def train_bundle(
             Path(folder) / "bundle",
             cache=settings.cache_path,
             threads=threads,
-            attachments=settings.data_path / ATTACHMENTS,
+            attachments=settings.runs_path,
         )
         stored = Bundle.load(store.add(bundle))
     if store.serving().champion is None:
@@ -208,7 +206,7 @@ def run_all(
     if source or is_unfinished(folder, SAMPLE):
         import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
     trained = train_bundle(chosen, folder, settings, contract=contract)
-    report = settings.data_path / "reports" / trained.bundle.version
+    report = settings.reports_path / trained.bundle.version
     if not (report / JSON_FILE).is_file():
         prepared = ensure_prepared(folder, settings, threads=threads_of(settings))
         if prepared.counts[Side.TEST.value]:

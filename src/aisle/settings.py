@@ -10,8 +10,9 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aisle.errors import UsageError
@@ -37,6 +38,16 @@ class Settings(BaseSettings):
         default_factory=lambda: Path.home() / ".keras",
         description="Where Keras keeps pretrained weights that it downloaded. Default: .keras in the home folder.",
     )
+    mlflow_tracking_uri: str = Field(
+        "",
+        description="MLflow: empty is SQLite in DATA_PATH, `http(s)://…` a server, `off` none. No password in it.",
+    )
+    mlflow_experiment_name: str = Field(
+        "ProductCodeClassifier", min_length=1, description="Experiment, and registered model, in MLflow."
+    )
+    dagshub_username: str = Field("", description="Who signs in at DagsHub, or at any MLflow server that asks.")
+    dagshub_token: SecretStr = Field(SecretStr(""), description="The token of DAGSHUB_USERNAME.")
+    run_source: str = Field("cli", min_length=1, description="Who started a training: the tag `source` of its run.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The lowest level that is logged."
     )
@@ -126,6 +137,30 @@ class Settings(BaseSettings):
         description="Its password; empty: a random one, shown once and kept in DATA_PATH/admin-password.",
     )
 
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if "@" in urlsplit(uri).netloc and uri.startswith("http"):
+            raise ValueError("it holds a user or a password; DAGSHUB_USERNAME and DAGSHUB_TOKEN are for these")
+        return uri
+
+    @property
+    def reports_path(self) -> Path:
+        """Folder of what was found out about each version."""
+        return self.data_path / "reports"
+
+    @property
+    def runs_path(self) -> Path:
+        """Folder of what a training leaves beside its bundle, by version."""
+        return self.data_path / "runs"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow is; empty: nowhere."""
+        if self.mlflow_tracking_uri.lower() == "off":
+            return ""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.data_path / 'mlflow.db'}"
+
     @property
     def token_service_url(self) -> str:
         return (self.auth_url or f"http://{self.auth_host}:{self.auth_port}").rstrip("/")
@@ -149,6 +184,12 @@ def override(**values: object) -> Settings:
     os.environ |= {name.upper(): str(value) for name, value in values.items()}
     get_settings.cache_clear()
     return get_settings()
+
+
+def provide(**values: object) -> None:
+    """Set variables of libraries for this process and those that it starts, as far as they are not set."""
+    for name, value in values.items():
+        os.environ.setdefault(name.upper(), str(value))
 
 
 def env_example() -> str:

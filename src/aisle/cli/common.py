@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,22 @@ def start(file: LogFile) -> Settings:
 
 def print_result(result: dict[str, Any], as_json: bool, sentence: Callable[[dict[str, Any]], str]) -> None:
     click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
+
+
+def start_mirror(settings: Settings) -> subprocess.Popen[bytes] | None:
+    """Bring MLflow up to date in a process of its own: this one stays small, and need not wait. None: there is none.
+
+    It ends by itself, and says what it did in the log.
+    """
+    from importlib.util import find_spec
+
+    from aisle.registry.mirror import needs_mirroring
+
+    if find_spec("mlflow") is None or not needs_mirroring(settings):
+        return None
+    command = [sys.executable, "-m", "aisle", "registry", "mirror"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603
 
 
 def operator() -> str:

@@ -7,8 +7,17 @@ from typing import Any
 
 import click
 
-from aisle.cli.common import FILE, FOLDER, as_json, contract_options, print_result, recipe_options, start
-from aisle.logs import LogFile
+from aisle.cli.common import (
+    FILE,
+    FOLDER,
+    as_json,
+    contract_options,
+    print_result,
+    recipe_options,
+    start,
+    start_mirror,
+)
+from aisle.logs import LogFile, get_logger
 
 
 @click.command()
@@ -42,6 +51,12 @@ def train(
         contract=ContractOptions(max_bad, allow_missing_types),
         again=again,
     )
+    if out is None and (mirror := start_mirror(settings)) is not None:
+        get_logger(__name__).info("logging the run in MLflow", mlflow=settings.mlflow_uri)
+        if mirror.wait() != 0:
+            get_logger(__name__).warning(
+                "MLflow does not have this run yet: `aisle registry mirror` says why, and catches up"
+            )
     champion = BundleStore(settings.models_path).serving().champion
     found = {
         "version": trained.bundle.version,
@@ -76,7 +91,7 @@ def evaluate(model: str, file: Path, images: Path | None, fields: str, report: P
     from aisle.training.terminal import format_table
 
     bundle = Bundle.load(BundleStore(settings.models_path).find(model))
-    report = report or settings.data_path / "reports" / f"{bundle.version}-{file.stem}"
+    report = report or settings.reports_path / f"{bundle.version}-{file.stem}"
     found = evaluate_file(bundle, file, settings, images=images, fields=parse_fields(fields), report=report)
     figures = {**found.figures, "model_version": bundle.version, "report": str(report)}
     table = f"model {bundle.version}\n{format_table(found.figures, found.types)}\nreport: {report}/evaluation.html"

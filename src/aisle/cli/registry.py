@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from aisle.cli.common import FOLDER, as_json, operator, print_result, start
+from aisle.cli.common import FOLDER, as_json, operator, print_result, start, start_mirror
 from aisle.errors import CheckFailed, UsageError
 from aisle.files import write_json
-from aisle.logs import LogFile
+from aisle.logs import LogFile, get_logger
 from aisle.settings import Settings
 
 VERDICT_FILE = "gate.json"
@@ -60,6 +60,7 @@ def register(bundle: str, as_json: bool) -> None:
     with _trail(settings) as record:
         store.make_challenger(found.version)
         record(what="model.register", subject=found.version, before={"challenger": before}, after=after)
+    start_mirror(settings)
     print_result(
         {"challenger": found.version, "before": before},
         as_json,
@@ -94,7 +95,7 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
 
         judged = judge_challenger(challenger, data or settings.data_path / "raw", settings)
         verdict = judged.as_dict()
-        report = settings.data_path / "reports" / challenger.version / VERDICT_FILE
+        report = settings.reports_path / challenger.version / VERDICT_FILE
         write_json(report, verdict)
         if not judged.passed:
             raise CheckFailed(
@@ -107,6 +108,7 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
     with _trail(settings) as record:
         store.make_champion(challenger.version, instead_of=before)
         record(what="model.promote", subject=challenger.version, before={"champion": before}, after=after)
+    start_mirror(settings)
 
     def sentence(found: dict[str, Any]) -> str:
         gate = found["gate"] or {"criteria": []}
@@ -128,6 +130,7 @@ def rollback(as_json: bool) -> None:
     with _trail(settings) as record:
         now = store.roll_back().champion
         record(what="model.rollback", subject=now, before={"champion": before}, after={"champion": now})
+    start_mirror(settings)
     print_result(
         {"champion": now, "before": before},
         as_json,
@@ -153,6 +156,30 @@ def freeze(data: Path | None, as_json: bool) -> None:
         rows = len(frozen_products(BundleStore(settings.models_path).root, prepared, again=True))
         record(what="gate.freeze", subject=str(raw), before=None, after={"products": rows})
     print_result({"products": rows}, as_json, lambda found: f"{found['products']} products are frozen for the gate")
+
+
+@registry.command("mirror")
+@as_json
+def mirror_(as_json: bool) -> None:
+    """Bring MLflow up to date: runs, registered versions, aliases.
+
+    Training, registering, promoting and rolling back start this by themselves.
+    """
+    settings = start(LogFile.TRAIN)
+    if not settings.mlflow_uri:
+        raise UsageError("there is no MLflow to mirror to: MLFLOW_TRACKING_URI is off")
+    from aisle.registry.mirror import mirror
+
+    found = mirror(settings)
+    get_logger(__name__).info("mirrored in MLflow", logged=found.logged, **found.aliases)
+    print_result(
+        {"logged": found.logged, "aliases": found.aliases, "mlflow": settings.mlflow_uri},
+        as_json,
+        lambda done: (
+            f"{len(done['logged'])} new runs in {done['mlflow']}; "
+            + (", ".join(f"{alias}: {version}" for alias, version in done["aliases"].items()) or "no alias")
+        ),
+    )
 
 
 @contextlib.contextmanager

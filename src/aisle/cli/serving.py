@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aisle.cli.common import contract_options, recipe_options, start
+from aisle.cli.common import contract_options, recipe_options, start, start_mirror
 from aisle.logs import LogFile
 from aisle.settings import override
 
@@ -38,6 +38,9 @@ def run(
 
     contract = ContractOptions(max_bad, allow_missing_types)
     run_all(choose_recipe(recipe_name, weights, settings), source, settings, rows=rows, seed=seed, contract=contract)
+    mirroring = start_mirror(settings)
+    if not serve and mirroring is not None:
+        mirroring.wait()
     if serve:
         settings = start(LogFile.SERVING)
         from aisle.service.serve import serve_with_tokens

@@ -27,7 +27,7 @@ from aisle.model.bundle import MANIFEST_FILE, Bundle, BundleParts, write_bundle
 from aisle.model.classifier import LOOKS_AT, Classifier
 from aisle.model.image import ImageEncoder
 from aisle.model.known_answer import known_answer
-from aisle.settings import override
+from aisle.settings import provide
 from aisle.training import efficientnet, vgg16
 from aisle.training.card import model_card
 from aisle.training.checkpoints import Checkpoints
@@ -105,7 +105,7 @@ def learner_of(recipe: Recipe) -> Learner:
     if isinstance(recipe, Light):
         return LightLearner(recipe)
     # oneDNN sums in an order of its own on each processor; and TensorFlow tells of the processor, past our log.
-    override(tf_enable_onednn_opts=0, tf_cpp_min_log_level=2)
+    provide(tf_enable_onednn_opts=0, tf_cpp_min_log_level=2)
     try:
         from aisle.training.lstm_vgg16.learner import LstmVgg16Learner  # noqa: PLC0415  TensorFlow takes its time
     except ModuleNotFoundError as error:
