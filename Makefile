@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RECIPE ?= light
+# What a run installs: TensorFlow only for the recipe that learns with it.
+RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup check test test-full soak bench env-example lock clean
@@ -11,8 +13,8 @@ RECIPE ?= light
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: $(VENV)/.run  ## Import a catalogue, train, evaluate and serve it on http://127.0.0.1:8000.
-	$(BIN)/aisle run --recipe $(RECIPE)
+run: $(VENV)/.run-$(notdir $(RUN_LOCK))  ## Import a catalogue, train, evaluate and serve it on http://127.0.0.1:8000.
+	$(BIN)/aisle run --recipe $(RECIPE) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 setup: $(VENV)/.dev  ## Everything for development, in .venv.
 
@@ -43,7 +45,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
   --no-annotate --custom-compile-command "make lock" --quiet
 lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any registry's address.
 	$(LOCK) --extra train --group build -o requirements.txt
-	$(LOCK) --extra train --group build --group dev -c requirements.txt -o requirements/dev.txt
+	$(LOCK) --extra keras --group build -c requirements.txt -o requirements/keras.txt
+	$(LOCK) --extra keras --group build --group dev -c requirements.txt -c requirements/keras.txt -o requirements/dev.txt
 	$(LOCK) --extra serve --group build -c requirements.txt -o requirements/serve.txt
 	$(LOCK) --extra auth --group build -c requirements.txt -o requirements/auth.txt
 
@@ -55,8 +58,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A dev environment holds everything that a run needs, so that one of the two stamps is enough.
-$(VENV)/.run: requirements.txt pyproject.toml | $(BIN)/python
-	test -e $(VENV)/.dev || $(PIP) --require-hashes -r requirements.txt
+$(VENV)/.run-%.txt: $(RUN_LOCK) pyproject.toml | $(BIN)/python
+	test -e $(VENV)/.dev || $(PIP) --require-hashes -r $(RUN_LOCK)
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 

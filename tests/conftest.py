@@ -44,6 +44,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(os.environ, "LOGS_PATH", str(tmp_path / "logs"))
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "off")  # its tests say where it is
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
 

@@ -58,7 +58,8 @@ class Processes:
         ours = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         # Without git a bundle's lineage names the package's version: commits made meanwhile change no sum.
-        environment |= {"GIT_DIR": os.devnull, **{name: str(value) for name, value in variables.items()}}
+        environment |= {"GIT_DIR": os.devnull, "MLFLOW_TRACKING_URI": "off"}
+        environment |= {name: str(value) for name, value in variables.items()}
         limited = [sys.executable, "-c", LIMITED, str(limit)] if limit else []
         return subprocess.Popen(
             [*limited, str(COMMAND), *map(str, words)],

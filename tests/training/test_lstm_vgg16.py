@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from aisle.inputs.image import decode
 from aisle.model.bundle import RUN_FILE, Bundle
 from aisle.model.classifier import LOOKS_AT, TEXT
 from aisle.model.predictor import Predictor
+from aisle.registry.bundles import BundleStore
+from aisle.registry.mirror import mirror
+from aisle.settings import Settings
 from aisle.training.examples import Examples
 from aisle.training.recipes import Epochs, LstmVgg16, lstm_vgg16
 from aisle.training.train import train
@@ -193,6 +197,38 @@ def test_the_whole_network_joins_as_the_bundle_does(
     assert np.exp(joined) == pytest.approx(np.asarray(whole([words, pixels])), abs=1e-4)
 
 
+def test_the_ledger_has_the_run_as_the_original_called_it(
+    network_bundle: Bundle, attachments: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    store = BundleStore(tmp_path / "models")
+    store.add(network_bundle)
+    settings = Settings(data_path=tmp_path / "data", models_path=store.root, mlflow_tracking_uri="")
+    settings.runs_path.parent.mkdir()
+    settings.runs_path.symlink_to(attachments)
+    mirror(settings)
+    client = mlflow.MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("ProductCodeClassifier")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.data.tags["model_type"]) == ("Train_Concatenate_Model", "VGG16+LSTM")
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "text/val_loss")][:3] == [0, 1, 2]
+
+    names = {path.name for path in (tmp_path / "data" / "mlflow-artifacts").rglob("*")}
+    assert {"text.json", "product_types.csv"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".h5"))]
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    for name in ("lstm_model", "vgg16_model", "concatenate_model"):
+        uri = f"runs:/{run.info.run_id}/{name}"
+        information = mlflow.models.get_model_info(uri)
+        assert information.signature is not None
+        example: Any = mlflow.models.Model.load(uri).load_input_example(uri)
+        network = mlflow.keras.load_model(uri)
+        given = {key: np.asarray(value) for key, value in example.items()}
+        assert np.asarray(network(given)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_last_block_can_be_tuned(prepared: Prepared, cache: Path, tmp_path: Path) -> None:
     bundle = train(tiny(fine_tuning=1), prepared, tmp_path / "tuned", cache=cache, threads=2)
     assert len(read_json(bundle.path / RUN_FILE)["history"]["image-fine-tuning"]) == 1
@@ -202,6 +238,7 @@ def test_the_last_block_can_be_tuned(prepared: Prepared, cache: Path, tmp_path: 
 TRAIN = """
 import sys
 from pathlib import Path
+from typing import Any
 from aisle.data.prepare import Prepared
 from aisle.logs import LogFile, setup_logging
 from aisle.training.train import train

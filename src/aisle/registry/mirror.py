@@ -64,6 +64,7 @@ def mirror(settings: Settings) -> Mirrored:
     Raises ServiceMissing where MLflow does not answer or is not installed.
     """
     store, ledger = BundleStore(settings.models_path), _ledger(settings)
+    provide(mlflow_logging_level="WARNING")
     provide(mlflow_http_request_max_retries=2, mlflow_http_request_timeout=30)  # by default: minutes, when it is away
     if token := settings.dagshub_token.get_secret_value():
         provide(mlflow_tracking_username=settings.dagshub_username, mlflow_tracking_password=token)
