@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, first_run, real_catalogue, scale, service, startup
+from benchmarks import bulk, first_run, networks, real_catalogue, scale, service, startup
 from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "real_catalogue": real_catalogue.run,
     "bulk": bulk.run,
     "service": service.run,
+    "networks": networks.run,
     "scale": scale.run,
     "first_run": first_run.run,
 }

@@ -140,11 +140,24 @@ def evaluate_side(
     settings: Settings,
     *,
     side: Side = Side.TEST,
+    fields: tuple[str, ...] = FIELDS,
     report: Path | None = None,
 ) -> Evaluation:
-    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in."""
+    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in.
+
+    Raises InputError for a side without products.
+    """
     table = prepared.products().filter(side=side.value)
-    products = _products(prepared, table)
+    if not len(table):
+        raise InputError(f"has no product on its {side.value} side", where=prepared.folder)
+    products = [
+        Product(
+            one.title if "title" in fields else "",
+            one.description if "description" in fields else "",
+            one.image if "image" in fields else None,
+        )
+        for one in _products(prepared, table)
+    ]
     with Predictor(bundle, threads=threads_of(settings)) as predictor:
         evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
     if report is not None:

@@ -76,23 +76,33 @@ def train(
 
 @click.command()
 @click.option("--model", default="champion", show_default=True, help="champion, challenger, a version or a folder.")
-@click.option("--data", "file", type=FILE, required=True, help="CSV or parquet with the column prdtypecode.")
+@click.option(
+    "--data",
+    type=FILE,
+    required=True,
+    help="CSV or parquet with the column prdtypecode, or a raw or prepared folder: its test side.",
+)
 @click.option("--images", type=FILE, default=None, help="Folder or zip of the images.")
 @click.option("--fields", default="title,description,image", show_default=True, help="What the model may look at.")
 @click.option("--report", type=FOLDER, default=None, help="Default: data/reports/VERSION-FILE.")
 @as_json
-def evaluate(model: str, file: Path, images: Path | None, fields: str, report: Path | None, as_json: bool) -> None:
+def evaluate(model: str, data: Path, images: Path | None, fields: str, report: Path | None, as_json: bool) -> None:
     """Measure a bundle on labelled products: a table, JSON and an HTML report."""
     settings = start(LogFile.TEST)
     from aisle.batch.table import parse_fields
+    from aisle.data.prepare import ensure_prepared
     from aisle.model.bundle import Bundle
-    from aisle.pipeline import evaluate_file
+    from aisle.pipeline import evaluate_file, evaluate_side, threads_of
     from aisle.registry.bundles import BundleStore
     from aisle.training.terminal import format_table
 
     bundle = Bundle.load(BundleStore(settings.models_path).find(model))
-    report = report or settings.reports_path / f"{bundle.version}-{file.stem}"
-    found = evaluate_file(bundle, file, settings, images=images, fields=parse_fields(fields), report=report)
+    report = report or settings.reports_path / f"{bundle.version}-{data.stem}"
+    if data.is_dir():
+        prepared = ensure_prepared(data, settings, threads=threads_of(settings))
+        found = evaluate_side(bundle, prepared, settings, fields=parse_fields(fields), report=report)
+    else:
+        found = evaluate_file(bundle, data, settings, images=images, fields=parse_fields(fields), report=report)
     figures = {**found.figures, "model_version": bundle.version, "report": str(report)}
     table = f"model {bundle.version}\n{format_table(found.figures, found.types)}\nreport: {report}/evaluation.html"
     print_result(figures, as_json, lambda _: table)
