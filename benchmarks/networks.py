@@ -1,4 +1,4 @@
-"""The recipe lstm-vgg16 on the real catalogue: accuracy of its text branch, what an epoch costs, what a product costs.
+"""The recipe lstm-vgg16 on the real catalogue: what its text branch is worth, what an epoch and a product cost.
 
 The first pass computes VGG16's features of every image; an epoch of the image head reads them from the cache. Keras's
 own way would decode every image and run VGG16 in every epoch: measured on some images, and multiplied. Which weights
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _passes(log: Path) -> tuple[float, float, int]:
     )
     head = next(at for at in range(began, len(lines)) if lines[at]["event"] == "fitting the image head")
     moments = [_moment(line) for line in lines if line["event"] == "epoch" and line["of"] == "image"]
-    between = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    between = [later - earlier for earlier, later in pairwise(moments)]
     return _moment(lines[head]) - _moment(lines[began]), statistics.median(between), lines[began]["to_encode"]
 
 
@@ -132,11 +133,11 @@ def _with_keras(bundle: Path, attached: Path, raw: Path) -> dict[str, Any]:
 
     seconds: dict[str, list[float]] = {"keras": [], **{name: [] for name in encoders}}
     for row in range(PRODUCTS + 3):  # side by side, so that what else the machine does meets all of them
-        for name in seconds:
+        for name, several in seconds.items():
             started = time.perf_counter()
             by_keras(row) if name == "keras" else by_graph(row, encoders[name])
             if row >= 3:
-                seconds[name].append(time.perf_counter() - started)
+                several.append(time.perf_counter() - started)
     started = time.perf_counter()
     batch = np.stack([decode(content, size) for content in contents]).astype(np.float32)
     image.predict(batch, batch_size=32, verbose=0)

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import httpx
 import pytest
 from tests.servers import RunningRedis, free_port, nginx, postgres
 from tests.service.conftest import NO_LIMITS, answering_wrongly, damaged
-from tests.service.processes import PASSWORD, Load, Running, Shop, sign_in, wait_for
+from tests.service.processes import AISLE, PASSWORD, Load, Running, Shop, sign_in, wait_for
 
 from aisle.model.bundle import Bundle
 from aisle.registry.bundles import POINTER_FILE, BundleStore
@@ -113,6 +115,20 @@ def test_a_new_champion_takes_over_under_load(shop: Shop, tokens: Running, other
     assert set(load.statuses) == {200}, load.statuses
     assert len(load.models) == 2
     assert "new champion" in service.log
+
+
+def test_a_rollback_is_followed_within_ten_seconds(
+    shop: Shop, tokens: Running, bundle: Bundle, other_bundle: Bundle
+) -> None:
+    """With the time between two looks that is the default."""
+    store_of(shop).make_champion(other_bundle.version)
+    with shop.running("serve", CHAMPION_POLL_SECONDS="2") as service:
+        assert httpx.get(f"{service.url}/readyz").json()["model"] == other_bundle.version
+        started = time.monotonic()
+        environment = os.environ | dict(shop.settings) | {"MLFLOW_TRACKING_URI": "off"}
+        subprocess.run([*AISLE, "registry", "rollback"], cwd=shop.folder, env=environment, check=True)
+        wait_for(lambda: httpx.get(f"{service.url}/readyz").json().get("model") == bundle.version)
+        assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("harm", [damaged, answering_wrongly])

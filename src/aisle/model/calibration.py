@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import betaincinv
 
 Array = NDArray[np.float64]
 PRIOR_ROWS = 5.0
@@ -32,6 +30,8 @@ def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> 
     def log_loss(log_temperature: float) -> float:
         logs = log_softmax(scores / np.exp(log_temperature))
         return float(-logs[np.arange(len(targets)), targets].sum()) + PRIOR_ROWS * log_temperature**2
+
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415  only training fits
 
     bound = np.log(1000)
     return float(np.exp(minimize_scalar(log_loss, bounds=(-bound, bound), method="bounded").x))
@@ -56,6 +56,8 @@ def lowest_threshold(
     With a `certainty`, not the share of right rows counts but its lower bound (Clopper and Pearson, 1934): few
     rows promise nothing. Rows of equal confidence stand or fall together.
     """
+    from scipy.special import betaincinv  # noqa: PLC0415  only training asks
+
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
     hits, counts = np.cumsum(right[order]), np.arange(1, len(order) + 1)

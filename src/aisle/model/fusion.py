@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from aisle.model.calibration import Array, log_softmax
 from aisle.model.image import DenseHead, Features
@@ -182,6 +181,8 @@ def _pool(logs: Sequence[Array] | Array, weights: Sequence[float] | Array) -> Ar
 
 def _fit_weights(logs: Sequence[Array], targets: NDArray[np.intp]) -> list[float]:
     """Weights >= 0 with the lowest log-loss, drawn towards equal weights that sum to 1 where rows are few."""
+    from scipy.optimize import minimize  # noqa: PLC0415  only training fits
+
     stacked = np.stack(logs)  # models x n x types
     at_target = stacked[:, np.arange(len(targets)), targets]
     start = np.full(len(logs), 1.0 / len(logs))

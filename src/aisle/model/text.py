@@ -10,12 +10,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 Scores = NDArray[np.float32]
 """n x types: one score for each type, before calibration."""
@@ -91,6 +93,8 @@ class TextVectorizer:
         return made
 
     def _new_halves(self) -> list[TfidfVectorizer]:
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  the registry does without it
+
         known, common = self.features, {"sublinear_tf": True, "lowercase": False, "dtype": np.float32}
         return [
             TfidfVectorizer(
