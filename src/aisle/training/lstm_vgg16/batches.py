@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from aisle.inputs.image import decode
 from aisle.model.sequence import WordIds
+from aisle.training.examples import Rows
+from aisle.training.heads import rarity
+from aisle.training.recipes import LstmVgg16
 
 Targets = NDArray[np.intp]
 Weights = NDArray[np.float64]
@@ -53,6 +56,17 @@ def image_batches(
 
     rows = _with_labels(order.astype(np.int64), targets, weights, order)
     return rows.map(decoded, num_parallel_calls=threads, deterministic=True).batch(batch).prefetch(2)
+
+
+def trust(rows: Rows, recipe: LstmVgg16) -> Weights:
+    """n: how far each row's label is to be trusted."""
+    weights: Weights = rows.weights**recipe.weight_power
+    return weights
+
+
+def weights_of(rows: Rows, types: int, recipe: LstmVgg16) -> Weights:
+    """n: what each row counts in training; those of rare types more."""
+    return trust(rows, recipe) * rarity(rows.targets, types) ** recipe.balance
 
 
 def _with_labels(rows: Any, targets: Targets, weights: Weights, order: Order) -> Any:

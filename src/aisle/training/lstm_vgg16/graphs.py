@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from aisle.errors import BundleError
+from aisle.model.calibration import log_softmax
 from aisle.training.graph import GraphBuilder
 
 PARITY = 1e-4
@@ -71,8 +72,9 @@ def vgg16_graph(encoder: keras.Model) -> bytes:
 
 
 def check_parity(what: str, exported: NDArray[np.floating], network: NDArray[np.floating]) -> float:
-    """The largest difference of two n x types arrays of probabilities. Raises BundleError beyond PARITY."""
-    difference = float(np.abs(exported - network).max(initial=0))
+    """The largest difference in probability of two n x types arrays of scores. Raises BundleError beyond PARITY."""
+    probabilities = [np.exp(log_softmax(scores)) for scores in (exported, network)]
+    difference = float(np.abs(probabilities[0] - probabilities[1]).max(initial=0))
     if not difference <= PARITY:
         raise BundleError(f"the exported {what} differs from the network by {difference:.2g} in probability")
     return difference
