@@ -41,14 +41,19 @@ bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machin
 env-example: $(VENV)/.dev  ## Write .env.example from the settings.
 	$(BIN)/python -m aisle.settings > .env.example
 
-LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-  --no-annotate --custom-compile-command "make lock" --quiet
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --custom-compile-command "make lock" --quiet
+WHOLE := --extra serve --extra versions --group build
 lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any registry's address.
-	$(LOCK) --extra train --group build -o requirements.txt
-	$(LOCK) --extra keras --group build -c requirements.txt -o requirements/keras.txt
-	$(LOCK) --extra keras --group build --group dev -c requirements.txt -c requirements/keras.txt -o requirements/dev.txt
-	$(LOCK) --extra serve --group build -c requirements.txt -o requirements/serve.txt
-	$(LOCK) --extra auth --group build -c requirements.txt -o requirements/auth.txt
+	$(LOCK) pyproject.toml --extra train $(WHOLE) -o requirements.txt
+	$(LOCK) pyproject.toml --extra keras $(WHOLE) -c requirements.txt -o requirements/keras.txt
+	$(LOCK) pyproject.toml --extra keras $(WHOLE) --group dev -c requirements/keras.txt -o requirements/dev.txt
+	for image in auth serve data predict; do \
+	  $(LOCK) pyproject.toml --extra $$image --group build -c requirements.txt -o requirements/$$image.txt || exit; done
+	$(LOCK) pyproject.toml --extra keras --group build -c requirements/keras.txt -o requirements/train.txt
+	$(LOCK) pyproject.toml --extra bentoml --group build -c requirements/serve.txt -o requirements/bentoml.txt
+	$(LOCK) --group airflow -o requirements/airflow.txt
+	$(LOCK) --group deploy -o requirements/deploy.txt
 
 clean:  ## Remove what was built; data, models and logs stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -61,6 +66,12 @@ $(BIN)/python:
 $(VENV)/.run-%.txt: $(RUN_LOCK) pyproject.toml | $(BIN)/python
 	test -e $(VENV)/.dev || $(PIP) --require-hashes -r $(RUN_LOCK)
 	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+# Tools that want an environment of their own: .venv-deploy looks at containers, manifests and workflows.
+.venv-%/.ready: requirements/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/$*.txt
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
