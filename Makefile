@@ -49,10 +49,11 @@ lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any reg
 	$(LOCK) pyproject.toml --extra keras $(WHOLE) -c requirements.txt -o requirements/keras.txt
 	$(LOCK) pyproject.toml --extra keras $(WHOLE) --group dev -c requirements/keras.txt -o requirements/dev.txt
 	for image in auth serve data predict; do \
-	  $(LOCK) pyproject.toml --extra $$image --group build -c requirements.txt -o requirements/$$image.txt || exit; done
-	$(LOCK) pyproject.toml --extra keras --group build -c requirements/keras.txt -o requirements/train.txt
-	$(LOCK) pyproject.toml --extra bentoml --group build -c requirements/serve.txt -o requirements/bentoml.txt
-	$(LOCK) --group airflow -o requirements/airflow.txt
+	  $(LOCK) pyproject.toml --extra $$image -c requirements.txt -o requirements/$$image.txt || exit; done
+	$(LOCK) pyproject.toml --extra keras -c requirements/keras.txt -o requirements/train.txt
+	$(LOCK) --group build -c requirements.txt -o requirements/build.txt
+	$(LOCK) pyproject.toml --extra bentoml --group build -o requirements/bentoml.txt
+	$(subst --universal,,$(LOCK)) --group airflow -o requirements/airflow.txt
 	$(LOCK) --group deploy -o requirements/deploy.txt
 
 clean:  ## Remove what was built; data, models and logs stay.

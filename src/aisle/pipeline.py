@@ -77,7 +77,7 @@ def train_bundle(
     prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
     store = BundleStore(settings.models_path)
     if out is not None:
-        return Trained(train(chosen, prepared, out, cache=settings.cache_path, threads=threads), new=True)
+        return Trained(_train(chosen, prepared, out, settings), new=True)
     if not again:
         known = store.with_lineage(lineage_of(chosen, prepared))
         if known is not None:
@@ -86,18 +86,21 @@ def train_bundle(
     store.root.mkdir(parents=True, exist_ok=True)
     remove_abandoned(store.root, now=time.time())
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
-        bundle = train(
-            chosen,
-            prepared,
-            Path(folder) / "bundle",
-            cache=settings.cache_path,
-            threads=threads,
-            attachments=settings.runs_path,
-        )
-        stored = Bundle.load(store.add(bundle))
+        stored = Bundle.load(store.add(_train(chosen, prepared, Path(folder) / "bundle", settings)))
     if store.serving().champion is None:
         store.make_champion(stored.version)
     return Trained(stored, new=True)
+
+
+def _train(chosen: Recipe, prepared: Prepared, out: Path, settings: Settings) -> Bundle:
+    return train(
+        chosen,
+        prepared,
+        out,
+        cache=settings.cache_path,
+        threads=threads_of(settings),
+        attachments=settings.runs_path,
+    )
 
 
 def evaluate_file(

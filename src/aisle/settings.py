@@ -1,6 +1,7 @@
 """Every environment variable that aisle reads, in one frozen object.
 
-A variable comes from the environment or from `.env` in the working directory. `.env.example` is generated
+A variable comes from the environment, from `.env` in the working directory, or from a file in /run/secrets that is
+named like it (`database_url`), which is where Docker and Kubernetes mount secrets. `.env.example` is generated
 from this file (`python -m aisle.settings > .env.example`), so the two cannot drift apart.
 """
 
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aisle.errors import UsageError
 
+SECRETS = Path("/run/secrets")
 HUGGINGFACE_URL = "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main/"
 
 
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     dagshub_username: str = Field("", description="Who signs in at DagsHub, or at any MLflow server that asks.")
     dagshub_token: SecretStr = Field(SecretStr(""), description="The token of DAGSHUB_USERNAME.")
     run_source: str = Field("cli", min_length=1, description="Who started a training: the tag `source` of its run.")
+    aisle_revision: str = Field("", description="The commit that an image was built from; its build sets it.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The lowest level that is logged."
     )
@@ -170,7 +173,7 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process. Raises UsageError that names the variable and what it accepts."""
     try:
-        return Settings()
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except UnicodeDecodeError:
         raise UsageError(".env is not UTF-8", where="settings", hint="Save it as UTF-8.") from None
     except ValidationError as error:

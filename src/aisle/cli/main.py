@@ -27,7 +27,8 @@ def aisle(debug: bool) -> None:
 
 for _verb in (
     serving.run, catalogue.import_, catalogue.validate, catalogue.prepare, models.train, models.evaluate,
-    models.predict, registry.registry, serving.serve, serving.auth, accounts.user, accounts.keys, accounts.audit,
+    models.predict, registry.registry, serving.serve, serving.auth, serving.migrate,
+    accounts.user, accounts.keys, accounts.audit,
 ):  # fmt: skip
     aisle.add_command(_verb)
 

@@ -1,4 +1,4 @@
-"""The verbs that serve: run, which does the whole way first, serve and auth."""
+"""The verbs that serve: run, which does the whole way first, serve, auth, and migrate before both."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--rows", default=2700, show_default=True, help="Products of the generated sample.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the generated sample.")
 @click.option("--serve/--no-serve", default=True, help="Serve the trained model at the end.")
+@click.option("--once", is_flag=True, help="Train only where there is no champion yet.")
 @contract_options
 def run(
     recipe_name: str,
@@ -28,6 +29,7 @@ def run(
     rows: int,
     seed: int,
     serve: bool,
+    once: bool,
     max_bad: float,
     allow_missing_types: bool,
 ) -> None:
@@ -35,9 +37,14 @@ def run(
     settings = start(LogFile.TRAIN)
     from aisle.data.validate import ContractOptions
     from aisle.pipeline import choose_recipe, run_all
+    from aisle.registry.bundles import BundleStore
 
-    contract = ContractOptions(max_bad, allow_missing_types)
-    run_all(choose_recipe(recipe_name, weights, settings), source, settings, rows=rows, seed=seed, contract=contract)
+    if not once or BundleStore(settings.models_path).serving().champion is None:
+        chosen, contract = (
+            choose_recipe(recipe_name, weights, settings),
+            ContractOptions(max_bad, allow_missing_types),
+        )
+        run_all(chosen, source, settings, rows=rows, seed=seed, contract=contract)
     mirroring = start_mirror(settings)
     if not serve and mirroring is not None:
         mirroring.wait()
@@ -70,6 +77,18 @@ def auth() -> None:
     from aisle.auth.serve import serve as serve_tokens
 
     serve_tokens(settings)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database up to date; both services do so at their start, too."""
+    settings = start(LogFile.SERVING)
+    from aisle.logs import get_logger
+    from aisle.store.engine import open_database
+    from aisle.store.migrate import migrate as migrate_database
+
+    migrate_database(open_database(settings.database_url))
+    get_logger(__name__).info("the database is up to date")
 
 
 def _show_first_admin(admin: FirstAdmin) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aisle
 from aisle.files import sources_hash
+from aisle.settings import get_settings
 
 COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow", "simplejpeg", "ftfy")
 
@@ -15,7 +16,7 @@ COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow",
 def code_revision() -> str:
     """The commit of the checkout that runs, and a hash of its sources if they were altered since.
 
-    Outside a checkout the package's version.
+    Outside a checkout what the image was built from (`AISLE_REVISION`), or else the package's version.
     """
     here = Path(aisle.__file__).parent
     try:
@@ -23,7 +24,7 @@ def code_revision() -> str:
         revision = _git(here, "rev-parse", "HEAD")
         altered = _git(here, "status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
-        return f"aisle {aisle.__version__}"
+        return get_settings().aisle_revision or f"aisle {aisle.__version__}"
     return f"{revision}+{sources_hash(aisle)[:12]}" if altered else revision
 
 

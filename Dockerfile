@@ -1,0 +1,162 @@
+# One stage for each service; the last one is the whole environment: `docker build -t ml_env .`
+#
+# Each image holds its own locked packages in /opt/aisle, on the same base, and nothing that built them. A change of the
+# code builds the small layers anew, a change of a lock the large ones. Every image runs as 10001, with a root that may be
+# read-only: what it writes goes to /app/data, /app/models, /app/logs and /tmp.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+ARG DOCKER_IMAGE=docker:28.5.2-cli
+
+FROM ${PYTHON_IMAGE} AS base
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    PATH=/opt/aisle/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib KERAS_HOME=/app/data/keras \
+    SERVE_HOST=0.0.0.0 AUTH_HOST=0.0.0.0
+RUN install -d -o 10001 -g 10001 /app /app/data /app/models /app/logs
+WORKDIR /app
+
+FROM base AS wheel
+RUN --mount=type=bind,source=requirements/build.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /build && /build/bin/pip install --cache-dir /root/.cache/pip --require-hashes -r /lock.txt
+COPY LICENSE README.md pyproject.toml /src/
+COPY src /src/src
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheel /src
+
+FROM base AS venv
+RUN python3 -m venv --without-pip /opt/aisle
+ENV INSTALL="pip3 --python /opt/aisle/bin/python install --cache-dir /root/.cache/pip"
+
+FROM venv AS auth-packages
+RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM venv AS serve-packages
+RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM venv AS data-packages
+RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM venv AS predict-packages
+RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM venv AS train-packages
+RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM venv AS whole-packages
+RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    $INSTALL --require-hashes -r /lock.txt
+FROM base AS airflow-packages
+RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip /opt/airflow \
+    && pip3 --python /opt/airflow/bin/python install --cache-dir /root/.cache/pip --require-hashes -r /lock.txt
+
+# import, validate, prepare
+FROM base AS data
+COPY --from=data-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
+VOLUME ["/app/data", "/app/models", "/app/logs"]
+HEALTHCHECK NONE
+ENTRYPOINT ["aisle"]
+CMD ["--help"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle data" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+# train, both recipes
+FROM base AS train
+COPY --from=train-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
+VOLUME ["/app/data", "/app/models", "/app/logs"]
+HEALTHCHECK NONE
+ENTRYPOINT ["aisle"]
+CMD ["train", "--help"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle train" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+# evaluate, predict, and the gate
+FROM base AS predict
+COPY --from=predict-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
+VOLUME ["/app/data", "/app/models", "/app/logs"]
+HEALTHCHECK NONE
+ENTRYPOINT ["aisle"]
+CMD ["predict", "--help"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle predict" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+# the prediction service
+FROM base AS serve
+COPY --from=serve-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
+VOLUME ["/app/data", "/app/models", "/app/logs"]
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD \
+    ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PORT', 8000)}/readyz\", timeout=4)"]
+ENTRYPOINT ["aisle"]
+CMD ["serve"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle serve" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+# the token service
+FROM base AS auth
+COPY --from=auth-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
+VOLUME ["/app/data", "/app/logs"]
+EXPOSE 8011
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD \
+    ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('AUTH_PORT', 8011)}/readyz\", timeout=4)"]
+ENTRYPOINT ["aisle"]
+CMD ["auth"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle auth" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+FROM ${DOCKER_IMAGE} AS docker-cli
+
+# Airflow, which calls the other images; git and DVC for the versions, Docker's client for the tasks that build and start
+FROM base AS airflow
+# hadolint ignore=DL3008  # git of Debian's stable release, with its security fixes
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 10001 -g 10001 /app/airflow
+COPY --from=docker-cli /usr/local/bin/docker /usr/local/bin/docker
+COPY --from=docker-cli /usr/local/libexec/docker/cli-plugins /usr/local/libexec/docker/cli-plugins
+COPY --from=airflow-packages /opt/airflow /opt/airflow
+COPY deploy/airflow /opt/airflow/deploy
+ENV PATH=/opt/aisle/bin:/opt/airflow/bin:$PATH AIRFLOW_HOME=/app/airflow AIRFLOW__CORE__LOAD_EXAMPLES=false \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/deploy/dags
+USER 10001:10001
+VOLUME ["/app/airflow"]
+EXPOSE 8080
+HEALTHCHECK NONE
+ENTRYPOINT ["airflow"]
+CMD ["standalone"]
+ARG REVISION=
+ENV AISLE_REVISION=$REVISION
+LABEL org.opencontainers.image.title="aisle airflow" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$REVISION
+
+# The whole environment: every verb, both recipes, DVC, and Airflow beside it
+FROM airflow AS environment
+COPY --from=whole-packages /opt/aisle /opt/aisle
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+VOLUME ["/app/data", "/app/models", "/app/logs"]
+EXPOSE 8000 8011
+ENTRYPOINT ["aisle"]
+CMD ["run"]
+LABEL org.opencontainers.image.title="aisle environment"

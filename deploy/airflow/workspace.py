@@ -1,0 +1,136 @@
+"""The clone that the pipeline owns: brought up to date before a run, and each result recorded in it by DVC and git.
+
+    python workspace.py prepare --source sample --rows 2700 --seed 0 --recipe light
+    python workspace.py record "what it was" train evaluate
+
+It runs in Airflow's environment (git and DVC are there, aisle is not). Nobody else works in the clone, so its branch
+`pipeline` has the shop's code and, on top, one commit for each result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+BRANCH = "pipeline"
+IMAGE_USER = 10001
+AUTHOR = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "aisle pipeline"), ("EMAIL", "pipeline@aisle.invalid"))
+}
+
+
+class Workspace:
+    """The clone in `folder`, of `repository`, which may be a path or an address."""
+
+    def __init__(self, folder: Path, repository: str) -> None:
+        self.folder = folder
+        self.repository = repository
+
+    def prepare(self, source: str, rows: int, seed: int, recipe: str) -> None:
+        """Clone, or take over what is new; then write what this run is asked for into params.yaml."""
+        if not (self.folder / ".git").is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _call("git", "clone", "--quiet", self.repository, ".", cwd=self.folder)
+            self._git("checkout", "--quiet", "-B", BRANCH)
+        self._git("fetch", "--quiet", "origin", "HEAD")
+        # Versions that the shop's repository has as well yield to the pipeline's own.
+        self._git("merge", "--quiet", "--no-edit", "-X", "ours", "FETCH_HEAD")
+        self._write_parameters(
+            {"import": {"source": source, "rows": rows, "seed": seed}, "train": {"recipe": recipe}}
+        )
+        for name in ("data", "models", "logs"):
+            place = self.folder / name
+            place.mkdir(exist_ok=True)
+            if os.geteuid() == 0:  # the tasks' containers run as somebody else
+                os.chown(place, IMAGE_USER, IMAGE_USER)
+
+    def record(self, message: str, stages: list[str]) -> str | None:
+        """The commit that versions what these stages of dvc.yaml left; None where nothing changed.
+
+        With a DVC remote it is pushed as well. A stage that left nothing is passed over.
+        """
+        recorded = [stage for stage in stages if self._is_complete(stage)]
+        for stage in set(stages) - set(recorded):
+            print(f"{stage} left nothing to record")
+        if recorded:
+            self._dvc("commit", "--quiet", "--force", *recorded)
+        self._git("add", "--all", "--", "dvc.lock", "params.yaml")
+        if not self._git("diff", "--cached", "--name-only").strip():
+            print("nothing changed")
+            return None
+        self._git("commit", "--quiet", "--message", message)
+        if self._dvc("remote", "list").strip():
+            self._dvc("push", "--quiet", *recorded)
+        commit = self._git("rev-parse", "HEAD").strip()
+        print(f"recorded in {commit}")
+        return commit
+
+    def _is_complete(self, stage: str) -> bool:
+        outputs = yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"][stage]
+        names = [next(iter(one)) if isinstance(one, dict) else one for one in outputs["outs"]]
+        return all((self.folder / name).exists() for name in [*names, *outputs.get("metrics", [])])
+
+    def _write_parameters(self, wanted: dict[str, dict[str, object]]) -> None:
+        """Only what differs is touched, so that the comments stay."""
+        path = self.folder / "params.yaml"
+        lines, section = [], ""
+        for line in path.read_text().splitlines():
+            if line and not line[0].isspace() and line.rstrip().endswith(":"):
+                section = line.rstrip().removesuffix(":")
+            name = line.strip().partition(":")[0]
+            if line.startswith(" ") and name in wanted.get(section, {}):
+                comment = line.partition(" #")[2]
+                line = f"  {name}: {yaml.safe_dump(wanted[section][name]).splitlines()[0]}" + (
+                    f" #{comment}" if comment else ""
+                )
+            lines.append(line)
+        path.write_text("\n".join(lines) + "\n")
+        found = yaml.safe_load(path.read_text())
+        for section, values in wanted.items():
+            if {**found[section], **values} != found[section]:
+                raise SystemExit(f"{path} has no {section}: {', '.join(values)}")
+
+    def _git(self, *words: str) -> str:
+        # The clone may belong to another user where Airflow runs as root.
+        return _call("git", "-c", "safe.directory=*", *words, cwd=self.folder)
+
+    def _dvc(self, *words: str) -> str:
+        return _call(sys.executable, "-m", "dvc", *words, cwd=self.folder)
+
+
+def _call(*command: str, cwd: Path) -> str:
+    environment = {**os.environ, **AUTHOR, "DVC_NO_ANALYTICS": "true"}
+    done = subprocess.run(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command[:4])} … failed in {cwd}: {done.stdout.strip()}")
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    prepare = verbs.add_parser("prepare")
+    prepare.add_argument("--source", required=True)
+    prepare.add_argument("--rows", type=int, default=2700)
+    prepare.add_argument("--seed", type=int, default=0)
+    prepare.add_argument("--recipe", required=True)
+    record = verbs.add_parser("record")
+    record.add_argument("message")
+    record.add_argument("stages", nargs="+")
+    asked = parser.parse_args()
+    workspace = Workspace(Path(os.environ["AISLE_WORKSPACE"]), os.environ.get("AISLE_REPOSITORY", ""))
+    if asked.verb == "prepare":
+        workspace.prepare(asked.source, asked.rows, asked.seed, asked.recipe)
+    else:
+        workspace.record(asked.message, asked.stages)
+
+
+if __name__ == "__main__":
+    main()
