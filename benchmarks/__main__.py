@@ -34,6 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--model", default="", help="bulk, service: a bundle to use instead of training one")
     parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
+    parser.add_argument(
+        "--images", type=int, default=0, help="networks: so many products have an image (default: all)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args(arguments)
     if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         return max(_in_its_own_process(name, options) for name in chosen.names or BENCHMARKS)
     [name] = chosen.names
     try:
-        figures = BENCHMARKS[name](Options(chosen.real, chosen.model, chosen.up_to))
+        figures = BENCHMARKS[name](Options(chosen.real, chosen.model, chosen.up_to, chosen.images))
     except Skipped as reason:
         print(f"{name}\n  skipped: {reason}")
         return 0

@@ -31,11 +31,14 @@ class Skipped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`real`: the folder of the real catalogue; `model`: a bundle, or empty; `up_to`: the most generated rows."""
+    """`real`: the folder of the real catalogue; `model`: a bundle, or empty; `up_to`: the most generated rows;
+    `images`: how many products have one, 0 for all that do.
+    """
 
     real: Path
     model: str = ""
     up_to: int = 100_000
+    images: int = 0
 
     def real_catalogue(self) -> Path:
         if not (self.real / "X_train_update.csv").is_file():

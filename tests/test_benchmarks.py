@@ -1,0 +1,72 @@
+"""What the benchmarks read off logs and files is what they say it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # they are beside the package, not in it
+from benchmarks.networks import fewer_images, passes_of, product_figures
+
+LIGHT_FIRST: tuple[tuple[str, float, dict[str, object]], ...] = (
+    ("encoding images", 0.0, {"cached": 0, "to_encode": 12_000}),  # of all sides, by another encoder
+    ("fitting models", 60.0, {}),
+    ("trained", 80.0, {}),
+    ("fitting the text network", 90.0, {}),
+    ("epoch", 100.0, {"of": "text"}),
+    ("epoch", 110.0, {"of": "text"}),
+    ("encoding images", 120.0, {"cached": 0, "to_encode": 11_400}),
+    ("fitting the image head", 1120.0, {}),
+    ("epoch", 1125.0, {"of": "image"}),
+    ("epoch", 1127.0, {"of": "image"}),
+    ("epoch", 1129.0, {"of": "image"}),
+    ("measuring VGG16 with 8-bit integers", 1130.0, {}),
+    ("encoding images", 1140.0, {"cached": 0, "to_encode": 600}),
+    ("trained", 1300.0, {}),
+)
+
+
+def log(**changed: object) -> str:
+    """The log of a training of `light` and one of `lstm-vgg16`; `changed` is said of VGG16's first pass."""
+    lines = []
+    for event, second, said in LIGHT_FIRST:
+        timestamp = (datetime(2026, 11, 24, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
+        more = said | changed if said.get("to_encode") == 11_400 else said
+        lines.append(json.dumps({"event": event, "timestamp": timestamp, **more}))
+    return "\n".join(lines)
+
+
+def test_the_first_pass_is_that_of_vgg16_whatever_was_encoded_before_and_after() -> None:
+    passes = passes_of(log())
+    assert (passes.images, passes.first, passes.epoch) == (11_400, 1000.0, 2.0)
+
+
+def test_a_pass_over_cached_images_is_not_taken_for_a_first_one() -> None:
+    with pytest.raises(ValueError, match="256 images were in the cache"):
+        passes_of(log(cached=256))
+
+
+@pytest.mark.parametrize("kept", ["fp32", "int8"])
+def test_the_goal_for_one_product_belongs_to_the_graph_that_serves(kept: str) -> None:
+    figures = product_figures({"fp32": 0.9, "int8": 0.2}, kept=kept)
+    assert {one.name.split("_")[1]: bool(one.goal) for one in figures} == {
+        name: name == kept for name in ("fp32", "int8")
+    }
+    assert all(one.met for one in figures) == (kept == "int8")
+
+
+def test_of_a_catalogue_with_fewer_images_every_title_stays(sample: Path, tmp_path: Path) -> None:
+    folder = fewer_images(sample, tmp_path / "fewer", 30)
+    tables = []
+    for source in (sample, folder):
+        with (source / "X_train_update.csv").open(newline="") as stream:
+            tables.append(list(csv.DictReader(stream)))
+    before, after = tables
+    assert [row["designation"] for row in before] == [row["designation"] for row in after]
+    assert sum(bool(row["imageid"]) for row in after) == 30
+    assert (folder / "images.zip").samefile(sample / "images.zip")
