@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from aisle.errors import UsageError
 from aisle.settings import Settings, env_example, get_settings
@@ -40,3 +41,56 @@ def test_settings_do_not_change() -> None:
 def test_the_example_names_every_variable() -> None:
     example = env_example()
     assert all(f"\n#{name.upper()}=" in example for name in Settings.model_fields)
+
+
+SECRET = "sekret"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"https://anne:{SECRET}@host/anne/shop.mlflow",
+        f"HTTPS://anne:{SECRET}@host",
+        f"http://{SECRET}@host:5000",
+        f"postgresql://anne:{SECRET}@host/mlflow",
+        f"mysql+pymysql://anne:{SECRET}@host/mlflow",
+        f"sqlite://anne:{SECRET}@/file.db",
+        f"https://anne:{SECRET}@[host",
+        f"https://anne:{SECRET}@host\N{DOUBLE QUESTION MARK}",
+    ],
+)
+def test_an_address_of_mlflow_with_a_password_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    get_settings.cache_clear()
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI") as refused:
+        get_settings()
+    with pytest.raises(ValidationError) as invalid:
+        Settings()
+    assert SECRET not in str(refused.value) + str(invalid.value)
+
+
+@pytest.mark.parametrize("uri", ["postgresql://host/mlflow", "mlruns", "file:///mlruns", "http://", "sqlite:///"])
+def test_what_is_neither_sqlite_nor_a_server_is_no_address_of_mlflow(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    get_settings.cache_clear()
+    with pytest.raises(UsageError, match="none of: empty, off, sqlite:///FILE"):
+        get_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("", "sqlite:///data/mlflow.db"),
+        ("OFF", ""),
+        ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
+        ("HTTPS://Host:5000/Shop", "https://Host:5000/Shop"),
+    ],
+)
+def test_mlflow_is_where_the_address_says(monkeypatch: pytest.MonkeyPatch, given: str, used: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    get_settings.cache_clear()
+    assert get_settings().mlflow_uri == used

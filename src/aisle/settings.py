@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from aisle.errors import UsageError
 
 SECRETS = Path("/run/secrets")
+OFF = "off"
+NO_MLFLOW = "it is none of: empty, off, sqlite:///FILE, http://HOST…, https://HOST…"
 HUGGINGFACE_URL = "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main/"
 
 
@@ -26,7 +28,12 @@ class Settings(BaseSettings):
     """Field `data_path` is the variable `DATA_PATH`, and so on. Unknown variables are ignored."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, str_strip_whitespace=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,  # a value that is refused may hold a password
     )
 
     data_path: Path = Field(Path("data"), description="Folder of raw, validated and prepared data.")
@@ -40,9 +47,16 @@ class Settings(BaseSettings):
         default_factory=lambda: Path.home() / ".keras",
         description="Where Keras keeps pretrained weights that it downloaded. Default: .keras in the home folder.",
     )
+    keras_backend: Literal["tensorflow", "jax", "torch"] = Field(
+        "tensorflow", description="What Keras computes with; TensorFlow feeds it in any case."
+    )
     mlflow_tracking_uri: str = Field(
         "",
-        description="MLflow: empty is SQLite in DATA_PATH, `http(s)://…` a server, `off` none. No password in it.",
+        description="MLflow: empty is SQLite in DATA_PATH, `sqlite:///FILE` another, `http(s)://…` a server, `off`"
+        " none. No password in it.",
+    )
+    mlflow_wait_seconds: float = Field(
+        60, ge=0, description="How long a training waits until MLflow has its run; logging goes on after that."
     )
     mlflow_experiment_name: str = Field(
         "ProductCodeClassifier", min_length=1, description="Experiment, and registered model, in MLflow."
@@ -142,10 +156,21 @@ class Settings(BaseSettings):
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
-    def _without_password(cls, uri: str) -> str:
-        if "@" in urlsplit(uri).netloc and uri.startswith("http"):
+    def _is_sqlite_or_a_server(cls, uri: str) -> str:
+        """Nothing that is refused is repeated: it may hold a password."""
+        if uri.lower() in ("", OFF):
+            return uri.lower()
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            raise ValueError(NO_MLFLOW) from None
+        if "@" in parts.netloc:
             raise ValueError("it holds a user or a password; DAGSHUB_USERNAME and DAGSHUB_TOKEN are for these")
-        return uri
+        is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
+        is_server = parts.scheme in ("http", "https") and bool(parts.netloc)
+        if not is_file and not is_server:
+            raise ValueError(NO_MLFLOW)
+        return f"{parts.scheme}{uri[len(parts.scheme) :]}"
 
     @property
     def reports_path(self) -> Path:
@@ -160,7 +185,7 @@ class Settings(BaseSettings):
     @property
     def mlflow_uri(self) -> str:
         """Where MLflow is; empty: nowhere."""
-        if self.mlflow_tracking_uri.lower() == "off":
+        if self.mlflow_tracking_uri == OFF:
             return ""
         return self.mlflow_tracking_uri or f"sqlite:///{self.data_path / 'mlflow.db'}"
 
@@ -193,6 +218,16 @@ def provide(**values: object) -> None:
     """Set variables of libraries for this process and those that it starts, as far as they are not set."""
     for name, value in values.items():
         os.environ.setdefault(name.upper(), str(value))
+
+
+def provide_keras() -> None:
+    """Set, before Keras is imported, what it has to know; the environment goes before the settings here, too.
+
+    oneDNN sums in an order of its own on each processor; and TensorFlow tells of the processor, past our log.
+    """
+    settings = get_settings()
+    provide(keras_home=settings.keras_home, keras_backend=settings.keras_backend)
+    provide(tf_enable_onednn_opts=0, tf_cpp_min_log_level=2)
 
 
 def env_example() -> str:
