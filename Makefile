@@ -8,13 +8,16 @@ RECIPE ?= light
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check test test-full soak bench env-example lock clean
+.PHONY: help run environment setup check check-deploy test test-full test-containers soak bench bento airflow \
+  secrets init-airflow start stop restart logs env-example lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run-$(notdir $(RUN_LOCK))  ## Import a catalogue, train, evaluate and serve it on http://127.0.0.1:8000.
 	$(BIN)/aisle run --recipe $(RECIPE) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+environment: $(VENV)/.run-$(notdir $(RUN_LOCK))
 
 setup: $(VENV)/.dev  ## Everything for development, in .venv.
 
@@ -29,14 +32,52 @@ check: $(VENV)/.dev  ## Lint, formatting, types, the direction of imports, gener
 test: $(VENV)/.dev  ## The tests of every commit, in minutes.
 	$(BIN)/pytest -m "not slow and not soak"
 
-test-full: $(VENV)/.dev  ## What is slow, or needs an engine, a browser or a cluster.
+check-deploy: $(VENV)/.dev .venv-deploy/.ready  ## Containers, manifests, workflows and scripts, by their linters.
+	$(BIN)/pytest -m "lint" tests/deploy
+
+# Each of these wants an environment of its own; the tests call them as they are.
+TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready
+test-full: $(VENV)/.dev $(TOOLS)  ## What is slow, or needs an engine, a browser or a cluster.
 	$(BIN)/pytest -m "slow and not soak"
+
+test-containers: $(VENV)/.dev $(TOOLS)  ## Part of test-full: what is built, started and deployed, with a real Docker engine.
+	$(BIN)/pytest -m "slow and not soak" tests/deploy
 
 soak: $(VENV)/.dev  ## Long runs, by hand.
 	$(BIN)/pytest -m soak --timeout 3600
 
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks
+
+# A pinned uv on the path, or BentoML installs one.
+bento: $(VENV)/.dev .venv-bentoml/.ready  ## Build the Bento, in data/bentoml.
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src BENTOML_HOME=$(CURDIR)/data/bentoml BENTOML_DO_NOT_TRACK=True \
+	  .venv-bentoml/bin/bentoml build --bentofile deploy/bentoml/bentofile.yaml .
+
+airflow: $(VENV)/.run-$(notdir $(RUN_LOCK)) .venv-airflow/.ready  ## Airflow for development, on http://127.0.0.1:8080.
+	sh deploy/airflow/standalone.sh
+
+# The containers, by Docker Compose; PROFILES="pipeline monitoring storage" starts more than Airflow beside the application.
+PROFILES ?= pipeline
+COMPOSE = AISLE_REVISION=$$(git log -1 --format=%H 2>/dev/null) docker compose $(PROFILES:%=--profile %)
+secrets:  ## Write what is missing of the secrets to .env, each made up at random.
+	sh deploy/secrets.sh .env
+
+init-airflow: secrets  ## Once: the images, Airflow's database, its first administrator.
+	$(COMPOSE) build
+	$(COMPOSE) up --detach --wait airflow-postgres airflow-redis
+	$(COMPOSE) run --rm airflow-init
+
+start:  ## Start the application and the PROFILES, in containers.
+	$(COMPOSE) up --detach --wait
+
+stop:  ## Stop all containers; their volumes stay.
+	docker compose --profile '*' stop
+
+restart: stop start  ## Stop and start.
+
+logs:  ## Follow the logs of all containers.
+	docker compose --profile '*' logs --follow --tail 100
 
 env-example: $(VENV)/.dev  ## Write .env.example from the settings.
 	$(BIN)/python -m aisle.settings > .env.example

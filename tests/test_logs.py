@@ -41,6 +41,18 @@ def test_a_traceback_stays_on_its_line(tmp_path: Path) -> None:
     assert "ValueError: bad" in str(line["exception"])
 
 
+def test_no_value_of_a_variable_is_shown_with_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(LogFile.IMPORT, tmp_path)
+    hidden = "a token"
+    try:
+        raise ValueError(len(hidden))
+    except ValueError:
+        get_logger("aisle.test").exception("failed")
+    shown = capsys.readouterr().err + (tmp_path / LogFile.IMPORT).read_text()
+    assert "ValueError: 7" in shown
+    assert hidden not in shown
+
+
 def test_setting_up_twice_writes_each_line_once(tmp_path: Path) -> None:
     setup_logging(LogFile.IMPORT, tmp_path, terminal=False)
     setup_logging(LogFile.IMPORT, tmp_path, terminal=False)

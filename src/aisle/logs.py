@@ -100,7 +100,11 @@ def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", te
     )
     if terminal:
         stream = logging.StreamHandler(sys.stderr)
-        plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        # Without rich, which would print every local variable of a traceback, tokens and products included.
+        traceback = structlog.dev.plain_traceback
+        plain = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=traceback
+        )
         _add(root, stream, shared, [plain])
     if file is not None:
         problem = _add_file(root, folder / file, shared)

@@ -8,9 +8,9 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
-from aisle.store.engine import open_database, reading
+from aisle.store.engine import open_database, reading, writing
 from aisle.store.migrate import migrate
 from aisle.store.schema import metadata
 
@@ -35,6 +35,14 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     before = inspect(engine).get_table_names()
     migrate(engine)
     assert inspect(engine).get_table_names() == before
+
+
+def test_a_database_that_a_newer_release_migrated_stays_as_it_is(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    migrate(engine)
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
 
 
 @pytest.mark.slow

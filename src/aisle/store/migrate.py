@@ -9,6 +9,8 @@ from importlib.resources import as_file, files
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from aisle.store.engine import is_sqlite, writing
@@ -20,6 +22,8 @@ _LOCK = 7_237_001
 def migrate(engine: Engine) -> None:
     """Apply every migration that the database lacks, in one transaction: all of them or none.
 
+    A database that a newer release migrated stays as it is: a release leaves the one before it able to run.
+
     Raises ServiceMissing when the database does not answer.
     """
     with writing(engine) as connection, as_file(files("aisle.store") / "migrations") as folder:
@@ -27,7 +31,9 @@ def migrate(engine: Engine) -> None:
         config = Config()
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        known = {one.revision for one in ScriptDirectory.from_config(config).walk_revisions()}
+        if known.issuperset(MigrationContext.configure(connection).get_current_heads()):
+            command.upgrade(config, "head")
 
 
 def take_turns(connection: Connection, lock: int) -> None:
