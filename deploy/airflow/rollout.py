@@ -1,4 +1,6 @@
-"""Wait until every replica of a Deployment is ready, for the runner `kubernetes`: python rollout.py --namespace aisle serve
+"""Wait until every replica of a Deployment is ready, for the runner `kubernetes`.
+
+    python rollout.py --namespace aisle serve
 
 A service follows the champion by itself; what an image or a setting changes, the deployment workflow rolls out.
 """

@@ -85,12 +85,11 @@ class Workspace:
             if line and not line[0].isspace() and line.rstrip().endswith(":"):
                 section = line.rstrip().removesuffix(":")
             name = line.strip().partition(":")[0]
-            if line.startswith(" ") and name in wanted.get(section, {}):
-                comment = line.partition(" #")[2]
-                line = f"  {name}: {yaml.safe_dump(wanted[section][name]).splitlines()[0]}" + (
-                    f" #{comment}" if comment else ""
-                )
-            lines.append(line)
+            if line[:1].isspace() and name in wanted.get(section, {}):
+                value = yaml.safe_dump(wanted[section][name]).splitlines()[0]
+                lines.append("".join([f"  {name}: {value}", *line.partition(" #")[1:]]))
+            else:
+                lines.append(line)
         path.write_text("\n".join(lines) + "\n")
         found = yaml.safe_load(path.read_text())
         for section, values in wanted.items():

@@ -1,8 +1,9 @@
 """From the catalogue to the API: data, training, test, serving; thirteen tasks, as in the original project.
 
-Each task translates: an image is built, verbs of aisle are called in it, their results are recorded by DVC, a service is
-started. How that is done (containers, pods, or a virtual environment) is the choice of `AISLE_RUNNER`, in `runners.py`.
-A run can be repeated: a task that is run again does the same again, and records nothing where nothing changed.
+Each task translates: an image is built, verbs of aisle are called in it, their results are recorded by DVC, a
+service is started. How that is done (containers, pods, or a virtual environment) is the choice of `AISLE_RUNNER`, in
+`runners.py`. A run can be repeated: a task that is run again does the same again, and records nothing where nothing
+changed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ FETCH = (
     "aisle prepare --data data/validated --out data/preprocessed",
 )
 TRAIN = (
-    "aisle train --recipe {{ params.recipe }}{{ ' --weights ' + params.weights if params.recipe == 'lstm-vgg16' else '' }}"
+    "aisle train --recipe {{ params.recipe }}"
+    "{{ ' --weights ' + params.weights if params.recipe == 'lstm-vgg16' else '' }}"
     " --data data/preprocessed --out data/model",
     "aisle registry register data/model",
     "aisle registry mirror || [ $? -eq 5 ]",  # MLflow away: the next mirroring catches up

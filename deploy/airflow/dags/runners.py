@@ -4,8 +4,8 @@
     AISLE_RUNNER=kubernetes   images from a registry, verbs in pods, services are Deployments
     AISLE_RUNNER=local        one virtual environment, verbs and services are processes
 
-Where things are: `AISLE_WORKSPACE` (the clone that the pipeline owns, absolute), `AISLE_REPOSITORY` (what it is a clone of).
-Secrets reach a task by its environment, never by its command.
+Where things are: `AISLE_WORKSPACE` (the clone that the pipeline owns, absolute), `AISLE_REPOSITORY` (what it is a
+clone of). Secrets reach a task by its environment, never by its command.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def workspace() -> str:
 def prepare_workspace() -> str:
     """The command that brings the clone up to date and writes the run's parameters into it."""
     return (
-        f"{sys.executable} {HERE}/workspace.py prepare --source '{{{{ params.source }}}}' --rows {{{{ params.rows }}}}"
-        " --seed {{ params.seed }} --recipe {{ params.recipe }}"
+        f"{sys.executable} {HERE}/workspace.py prepare --recipe {{{{ params.recipe }}}}"
+        " --source '{{ params.source }}' --rows {{ params.rows }} --seed {{ params.seed }}"
     )
 
 
@@ -148,7 +148,7 @@ class DockerRunner:
             task_id=task_id,
             bash_command=in_a_row(
                 [
-                    f"test -f {self.env_file} || {{ umask 077; sh {self.workspace}/deploy/secrets.sh {self.env_file}; }}",
+                    f"test -f {self.env_file} || sh {self.workspace}/deploy/secrets.sh {self.env_file}",
                     f"{compose} --env-file {self.env_file} up --detach --wait --no-build {name}",
                 ]
             ),
@@ -159,7 +159,7 @@ class DockerRunner:
 
 
 class KubernetesRunner:
-    """Verbs see the claims `aisle-data` and `aisle-models`; the services are there already, and follow the champion."""
+    """Verbs see the claims `aisle-data` and `aisle-models`; the services are there, and follow the champion."""
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace
@@ -179,7 +179,7 @@ class KubernetesRunner:
     def service(self, task_id: str, name: str) -> BashOperator:
         return BashOperator(
             task_id=task_id,
-            bash_command=f"{sys.executable} {HERE}/rollout.py --namespace {self.namespace} {name}",
+            bash_command=f"{sys.executable} {HERE}/rollout.py --namespace {self.namespace} aisle-{name}",
             append_env=True,
         )
 
@@ -188,13 +188,20 @@ class KubernetesRunner:
         from kubernetes.client import models as k8s
 
         claims = {"data": "aisle-data", "models": "aisle-models"}
-        mounts = [k8s.V1VolumeMount(name=name, mount_path=f"/app/{name}") for name in (*claims, "logs")]
+        # Airflow has the claim at /var/lib/aisle, so that DVC sees in the workspace what the pods leave.
+        mounts = [
+            k8s.V1VolumeMount(name="data", mount_path="/app/data", sub_path="workspace/data"),
+            *(k8s.V1VolumeMount(name=name, mount_path=f"/app/{name}") for name in ("models", "logs")),
+            k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108
+        ]
         return KubernetesPodOperator(
             task_id=task_id,
             name=f"aisle-{target}",
             namespace=self.namespace,
             image=f"{self.registry}/{target}:{self.version}",
             cmds=list(command),
+            labels={"app.kubernetes.io/name": "aisle", "app.kubernetes.io/component": "pipeline"},
+            service_account_name="aisle",
             env_vars={"RUN_SOURCE": "airflow"},
             env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="aisle-pipeline", optional=True))],
             volumes=[
@@ -207,7 +214,10 @@ class KubernetesRunner:
                 ),
                 *(k8s.V1Volume(name=name, empty_dir=k8s.V1EmptyDirVolumeSource()) for name in ("logs", "tmp")),
             ],
-            volume_mounts=[*mounts, k8s.V1VolumeMount(name="tmp", mount_path="/tmp")],  # noqa: S108
+            volume_mounts=mounts,
+            container_resources=k8s.V1ResourceRequirements(
+                requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": os.environ.get("AISLE_POD_MEMORY", "8Gi")}
+            ),
             security_context=k8s.V1PodSecurityContext(
                 run_as_non_root=True,
                 run_as_user=10001,

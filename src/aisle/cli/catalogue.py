@@ -37,13 +37,12 @@ def validate(data: Path | None, out: Path | None, max_bad: float, allow_missing_
     settings = start(LogFile.IMPORT)
     from aisle.data.validate import ContractOptions
     from aisle.data.validate import validate as validate_catalogue
-    from aisle.pipeline import threads_of
 
     result = validate_catalogue(
         data or settings.data_path / "raw",
         out or settings.data_path / "validated",
         options=ContractOptions(max_bad, allow_missing_types),
-        threads=threads_of(settings),
+        threads=settings.cores,
     )
     print_result(
         result.as_dict(),
