@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         return f"{parts.scheme}{uri[len(parts.scheme) :]}"
 
     @property
+    def cores(self) -> int:
+        """How many processor cores to use."""
+        return self.threads or os.cpu_count() or 1
+
+    @property
     def reports_path(self) -> Path:
         """Folder of what was found out about each version."""
         return self.data_path / "reports"

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.deploy_tools import REPOSITORY
 from tests.servers import free_port
 from tests.service.conftest import NO_LIMITS
 from tests.service.processes import PASSWORD, Running, Shop, sign_in, wait_for
@@ -32,7 +33,6 @@ from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
 from aisle.store.engine import open_database
 from aisle.store.users import Role
-from tests.deploy_tools import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from ruamel.yaml import YAML
+from tests.deploy_tools import REPOSITORY
 
 from aisle.web.limits import Counter, Limit
-from tests.deploy_tools import REPOSITORY
 
 if TYPE_CHECKING:
     from tests.servers import RunningRedis

@@ -16,6 +16,8 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from ruamel.yaml import YAML
 from sqlalchemy import make_url
+from tests.deploy_kubectl import KUBERNETES, kubectl, verified
+from tests.deploy_tools import REPOSITORY, tool
 
 from aisle.auth.app import MAX_BODY as AUTH_MAX_BODY
 from aisle.auth.app import create_app as create_token_service
@@ -25,8 +27,6 @@ from aisle.service.uploads import MAX_BODY_BYTES
 from aisle.settings import Settings
 from aisle.web.draining import SETTLE_SECONDS
 from aisle.web.serving import STOP_SECONDS
-from tests.deploy_kubectl import KUBERNETES, kubectl, verified
-from tests.deploy_tools import REPOSITORY, tool
 
 pytestmark = pytest.mark.slow
 
