@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.service.conftest import change_table, replace_file
 
 from aisle.errors import BundleError
-from aisle.files import sha256_file
+from aisle.files import sha256_file, sha256_json
 from aisle.model.bundle import MANIFEST_FILE, RUN_FILE, Bundle
+from aisle.model.predictor import Predictor
 
 
 @pytest.fixture
@@ -107,3 +111,68 @@ def test_a_file_of_the_original_project_is_refused_with_the_way_on(tmp_path: Pat
         with pytest.raises(BundleError, match="can run code when it is loaded") as refused:
             Bundle.load(path)
         assert "aisle train --recipe lstm-vgg16" in str(refused.value)
+        assert str(refused.value).count(name) == 1
+
+
+@pytest.mark.parametrize("name", ["model.json", "known_answer.json", "metrics.json", "lineage.json"])
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff"])
+def test_a_table_that_is_none_is_refused_by_name_though_its_sum_fits(copy: Path, name: str, content: bytes) -> None:
+    replace_file(copy, name, content)
+    with pytest.raises(BundleError, match=f"{name} is damaged"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", ["product_types.csv", "MODEL_CARD.md"])
+def test_a_text_that_is_none_is_refused_by_name_though_its_sum_fits(copy: Path, name: str) -> None:
+    replace_file(copy, name, b"\xff")
+    with pytest.raises(BundleError, match=f"{name} is damaged"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", ["model.json", "MODEL_CARD.md"])
+def test_a_file_that_the_manifest_does_not_know_is_missing(copy: Path, name: str) -> None:
+    manifest = json.loads((copy / MANIFEST_FILE).read_text())
+    del manifest["files"][name]
+    manifest["version"] = sha256_json(manifest["files"])[:12]
+    (copy / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.load(copy)
+
+
+def without_recipe(model: dict[str, Any]) -> None:
+    del model["recipe"]
+
+
+def without_decision(model: dict[str, Any]) -> None:
+    del model["decision"]
+
+
+def with_a_threshold_in_words(model: dict[str, Any]) -> None:
+    model["decision"]["thresholds"] = {model["decision"]["promise"]: "high"}
+
+
+def without_temperatures(model: dict[str, Any]) -> None:
+    model["temperatures"] = {}
+
+
+def without_a_type(model: dict[str, Any]) -> None:
+    del model["codes"][0]
+
+
+def without_weights_for_an_image_alone(model: dict[str, Any]) -> None:
+    del model["fusion"]["weights"]["image"]
+
+
+def with_fusion_in_words(model: dict[str, Any]) -> None:
+    model["fusion"] = "as usual"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [without_recipe, without_decision, with_a_threshold_in_words, without_temperatures, without_a_type,
+     without_weights_for_an_image_alone, with_fusion_in_words],
+)  # fmt: skip
+def test_tables_that_do_not_fit_each_other_do_not_predict(copy: Path, harm: Callable[[dict[str, Any]], None]) -> None:
+    change_table(copy, "model.json", harm)
+    with pytest.raises(BundleError, match="tables do not fit"):
+        Predictor(Bundle.load(copy), threads=1)

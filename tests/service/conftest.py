@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.numpy import load, save
 from sqlalchemy import Engine
 
 from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.auth.tokens import Signer, TokenPolicy, Verifier
 from aisle.data.prepare import Prepared
 from aisle.files import sha256_bytes, sha256_json
-from aisle.model.bundle import MANIFEST_FILE, Bundle
+from aisle.model.bundle import HEAD_FILE, KNOWN_ANSWER_FILE, MANIFEST_FILE, MODEL_FILE, Bundle
+from aisle.model.image import ImageEncoder
+from aisle.model.known_answer import known_answer
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
 from aisle.settings import Settings
@@ -101,13 +104,22 @@ def other_bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempP
     return train(recipe, prepared, tmp_path_factory.mktemp("other") / "bundle", cache=cache, threads=2)
 
 
-def _change(folder: Path, name: str, edit: Any) -> None:
-    """Change a file of a bundle as whoever makes a wrong bundle would: with sums that fit."""
+Harm = Callable[[Path], None]
+"""What is done to the folder of a bundle."""
+
+
+def change_table(folder: Path, name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change a table of a bundle as whoever makes a wrong bundle would: with sums that fit."""
     content = json.loads((folder / name).read_text())
     edit(content)
-    (folder / name).write_text(json.dumps(content))
+    replace_file(folder, name, json.dumps(content).encode())
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """The same with any file."""
+    (folder / name).write_bytes(content)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest["files"][name] = sha256_bytes((folder / name).read_bytes())
+    manifest["files"][name] = sha256_bytes(content)
     manifest["version"] = sha256_json(manifest["files"])[:12]
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
@@ -120,7 +132,42 @@ def damaged(folder: Path) -> None:
 def answering_wrongly(folder: Path) -> None:
     """Harm a bundle: its sums fit, and it is another model than it was."""
 
-    def swap(model: dict[str, Any]) -> None:
-        model["temperatures"] = dict.fromkeys(model["temperatures"], 7.0)
+    change_table(
+        folder, MODEL_FILE, lambda model: model.update(temperatures=dict.fromkeys(model["temperatures"], 7.0))
+    )
 
-    _change(folder, "model.json", swap)
+
+def without_decision(folder: Path) -> None:
+    """Harm a bundle: nothing says when it is sure enough."""
+    change_table(folder, MODEL_FILE, lambda model: model.pop("decision"))
+
+
+def without_temperatures(folder: Path) -> None:
+    """Harm a bundle: no model of it is calibrated."""
+    change_table(folder, MODEL_FILE, lambda model: model.update(temperatures={}))
+
+
+def with_a_head_of_another_encoder(folder: Path) -> None:
+    """Harm a bundle: its image head looks at other features than its encoder gives."""
+    head = load((folder / HEAD_FILE).read_bytes())
+    replace_file(folder, HEAD_FILE, save({**head, "weights": head["weights"][1:]}))
+
+
+def without_an_answer(folder: Path) -> None:
+    """Harm a bundle: what it is known to answer is no table."""
+    change_table(folder, KNOWN_ANSWER_FILE, lambda known: known.update(probabilities=[]))
+
+
+MALFORMED: tuple[Harm, ...] = (
+    without_decision, without_temperatures, with_a_head_of_another_encoder, without_an_answer,
+)  # fmt: skip
+"""Bundles whose sums fit, and that nobody can serve."""
+
+
+def make_unsure(folder: Path) -> None:
+    """Make a bundle another model: it is unsure of everything, and known to be so."""
+    answering_wrongly(folder)
+    bundle = Bundle.load(folder)
+    graph = bundle.encoder_graph()
+    answer = known_answer(bundle.classifier(), ImageEncoder(graph) if graph else None)
+    replace_file(folder, KNOWN_ANSWER_FILE, json.dumps(answer).encode())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.service.conftest import Service, Starter, answering_wrongly, damaged
+from tests.service.conftest import MALFORMED, Harm, Service, Starter, answering_wrongly, damaged
 
 from aisle.catalog import Product
 from aisle.errors import BundleError, InputError
@@ -59,9 +60,9 @@ def gone(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("harm", [damaged, answering_wrongly, gone])
+@pytest.mark.parametrize("harm", [damaged, answering_wrongly, gone, *MALFORMED])
 def test_a_bad_bundle_leaves_the_old_one_serving(
-    champion: Champion, store: BundleStore, bundle: Bundle, other_bundle: Bundle, harm: Any
+    champion: Champion, store: BundleStore, bundle: Bundle, other_bundle: Bundle, harm: Harm
 ) -> None:
     store.make_champion(other_bundle.version)
     harm(store.root / other_bundle.version)
@@ -84,17 +85,96 @@ def test_a_bundle_that_was_repaired_takes_over(champion: Champion, store: Bundle
     assert champion.refused is None
 
 
-def test_a_damaged_pointer_leaves_the_old_one_serving(champion: Champion, store: BundleStore, bundle: Bundle) -> None:
+def test_a_damaged_pointer_leaves_the_old_one_serving_and_is_forgotten_when_it_is_repaired(
+    champion: Champion, store: BundleStore, bundle: Bundle
+) -> None:
     (store.root / POINTER_FILE).write_text("{")
     assert not champion.follow()
     assert champion.predictor.version == bundle.version
     assert champion.refused is not None
+    store_again(store, bundle)
+    assert not champion.follow()
+    assert champion.refused is None
 
 
-def test_the_first_bundle_has_to_be_good(store: BundleStore, bundle: Bundle) -> None:
-    answering_wrongly(store.root / bundle.version)
-    with pytest.raises(BundleError, match="known answer"):
+def store_again(store: BundleStore, champion: Bundle) -> None:
+    """Point to the champion without reading the pointer that there is."""
+    (store.root / POINTER_FILE).unlink()
+    store.make_champion(champion.version)
+
+
+def test_behind_a_damaged_pointer_a_bad_bundle_is_named_again(
+    champion: Champion, store: BundleStore, other_bundle: Bundle
+) -> None:
+    store.make_champion(other_bundle.version)
+    answering_wrongly(store.root / other_bundle.version)
+    assert not champion.follow()
+    pointer = (store.root / POINTER_FILE).read_text()
+    (store.root / POINTER_FILE).write_text("{")
+    assert not champion.follow()
+    (store.root / POINTER_FILE).write_text(pointer)
+    assert not champion.follow()
+    assert champion.refused is not None
+    assert champion.refused.path.name == other_bundle.version
+
+
+def test_what_was_refused_is_tried_again_after_a_rollback(
+    champion: Champion, store: BundleStore, bundle: Bundle, other_bundle: Bundle
+) -> None:
+    store.make_champion(other_bundle.version)
+    answering_wrongly(store.root / other_bundle.version)
+    assert not champion.follow()
+    pointer = (store.root / POINTER_FILE).read_text()
+    store.roll_back()
+    assert not champion.follow()
+    assert champion.refused is None
+    (store.root / POINTER_FILE).write_text(pointer)
+    assert not champion.follow()
+    assert champion.refused is not None
+
+
+@pytest.mark.parametrize("harm", [answering_wrongly, *MALFORMED])
+def test_the_first_bundle_has_to_be_good(store: BundleStore, bundle: Bundle, harm: Harm) -> None:
+    harm(store.root / bundle.version)
+    with pytest.raises(BundleError, match=r"known answer|tables do not fit"):
         Champion(lambda: store.root / bundle.version)
+
+
+def test_whatever_goes_wrong_with_one_look_the_next_one_is_taken(
+    champion: Champion, store: BundleStore, other_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double: nothing else raises what no bundle is known to."""
+
+    def broken(_: object) -> Path:
+        raise RuntimeError("out of threads")
+
+    store.make_champion(other_bundle.version)
+    with monkeypatch.context() as patched:
+        patched.setattr(BundleStore, "find", broken)
+        assert not champion.follow()
+    assert champion.refused is not None
+    assert champion.follow()
+
+
+def test_a_look_that_fails_does_not_end_the_looking(
+    start_service: Starter, store: BundleStore, other_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double: `follow` is not known to raise anything."""
+    failed = threading.Event()
+    follow = Champion.follow
+
+    def failing_once(champion: Champion) -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("broken")
+        return follow(champion)
+
+    monkeypatch.setattr(Champion, "follow", failing_once)
+    service = start_service(find=lambda: store.find("champion"))
+    assert failed.wait(30)
+    store.make_champion(other_bundle.version)
+    while service.champion.predictor.version != other_bundle.version:
+        pass  # the service looks every 50 ms; pytest's own time-out ends a wait that has no end
 
 
 def model_of(service: Service) -> dict[str, Any]:
@@ -113,11 +193,12 @@ def test_the_model_page_says_what_serves_and_where_it_comes_from(service: Servic
     assert found["refused"] is None
 
 
-def test_a_service_follows_the_pointer_and_shows_what_it_refused(
-    start_service: Starter, store: BundleStore, bundle: Bundle, other_bundle: Bundle
+@pytest.mark.parametrize("harm", [damaged, *MALFORMED])
+def test_a_service_shows_what_it_refused_and_follows_the_pointer_on(
+    start_service: Starter, store: BundleStore, bundle: Bundle, other_bundle: Bundle, harm: Harm
 ) -> None:
     service = start_service(find=lambda: store.find("champion"))
-    damaged(store.root / other_bundle.version)
+    harm(store.root / other_bundle.version)
     (store.root / POINTER_FILE).write_text(json.dumps({"champion": other_bundle.version, "challenger": None}))
     while (refused := model_of(service)["refused"]) is None:
         pass  # the service looks every 50 ms; pytest's own time-out ends a wait that has no end

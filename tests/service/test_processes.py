@@ -6,17 +6,18 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.servers import RunningRedis, free_port, nginx, postgres
-from tests.service.conftest import NO_LIMITS, answering_wrongly, damaged
+from tests.service.conftest import MALFORMED, NO_LIMITS, Harm, answering_wrongly, damaged
 from tests.service.processes import AISLE, PASSWORD, Load, Running, Shop, sign_in, wait_for
 
 from aisle.model.bundle import Bundle
@@ -131,9 +132,9 @@ def test_a_rollback_is_followed_within_ten_seconds(
         assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("harm", [damaged, answering_wrongly])
-def test_a_bad_bundle_is_refused_under_load(
-    shop: Shop, tokens: Running, bundle: Bundle, other_bundle: Bundle, harm: Callable[[Path], None]
+@pytest.mark.parametrize("harm", [damaged, answering_wrongly, *MALFORMED])
+def test_a_bad_bundle_is_refused_under_load_and_a_good_one_after_it_taken_over(
+    shop: Shop, tokens: Running, bundle: Bundle, other_bundle: Bundle, harm: Harm
 ) -> None:
     with shop.running("serve", **QUICK) as service:
         headers = sign_in(service.url)
@@ -143,7 +144,10 @@ def test_a_bad_bundle_is_refused_under_load(
             (store_of(shop).root / POINTER_FILE).write_text(pointer)
             wait_for(lambda: metric(service.url, "aisle_model_reload_failures_total"))
             load.answered(50)
-        model = httpx.get(f"{service.url}/model", headers=headers).json()
+            model = httpx.get(f"{service.url}/model", headers=headers).json()
+            shutil.rmtree(store_of(shop).root / other_bundle.version)
+            store_of(shop).add(other_bundle)
+            wait_for(lambda: load.models[other_bundle.version])
     assert set(load.statuses) == {200}, load.statuses
     assert (model["version"], model["refused"]["version"]) == (bundle.version, other_bundle.version)
     assert "new champion refused" in service.log

@@ -16,9 +16,10 @@ The version is a hash of the sums: equal bytes, equal version. Nothing in a bund
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from aisle.catalog import TYPES_FILE, ProductType, ProductTypes
-from aisle.errors import BundleError
+from aisle.errors import AisleError, BundleError
 from aisle.files import atomic_folder, sha256_bytes, sha256_json, to_json, write_json
 from aisle.model.classifier import IMAGE, Classifier, Models
 from aisle.model.fusion import DenseFusion, fusion_from
@@ -48,6 +49,9 @@ ENCODER_FILE = "image.onnx"
 HEAD_FILE = f"{IMAGE}.safetensors"
 FUSION_FILE = "fusion.safetensors"
 KNOWN_ANSWER_FILE = "known_answer.json"
+TABLES = (MODEL_FILE, KNOWN_ANSWER_FILE, METRICS_FILE, LINEAGE_FILE)
+TEXTS = (TYPES_FILE, CARD_FILE)
+"""What every bundle has, whatever its recipe."""
 EXECUTABLE_SUFFIXES = frozenset({".h5", ".hdf5", ".keras", ".pkl", ".pickle", ".joblib", ".pt", ".pth"})
 ORIGINAL_FILES = frozenset({"tokenizer_config.json", "mapper.json", "best_weights.json"})
 """How the original project named what its model needed beside the weights."""
@@ -73,16 +77,31 @@ class Bundle:
             raise BundleError(f"{MANIFEST_FILE} is damaged", where=path) from None
         if kind != FORMAT:
             raise BundleError(f"is of format {kind}, this aisle reads format {FORMAT}", where=path)
-        contents = {name: _read_verified(path, name, sum_) for name, sum_ in sums.items()}
+        with refused_if_malformed(path):
+            contents = {name: _read_verified(path, name, sum_) for name, sum_ in sums.items()}
         if version != _version(sums):
             raise BundleError(f"{MANIFEST_FILE} was altered: the version does not fit the sums", where=path)
-        return cls(path, version, contents)
+        bundle = cls(path, version, contents)
+        for name in TABLES:
+            bundle.json(name)
+        for name in TEXTS:
+            bundle.text(name)
+        return bundle
 
-    def json(self, name: str) -> Any:
+    def json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self._content(name))
+            found = json.loads(self._content(name))
         except ValueError:
             raise BundleError(f"{name} is damaged: it is no JSON", where=self.path) from None
+        if not isinstance(found, dict):
+            raise BundleError(f"{name} is damaged: it is no JSON object", where=self.path)
+        return found
+
+    def text(self, name: str) -> str:
+        try:
+            return self._content(name).decode()
+        except UnicodeDecodeError:
+            raise BundleError(f"{name} is damaged: it is not UTF-8", where=self.path) from None
 
     def arrays(self, name: str) -> dict[str, NDArray[np.float32]]:
         try:
@@ -92,14 +111,14 @@ class Bundle:
         return arrays
 
     def types(self) -> ProductTypes:
-        return ProductTypes.from_text(self._content(TYPES_FILE).decode(), where=self.path / TYPES_FILE)
+        return ProductTypes.from_text(self.text(TYPES_FILE), where=self.path / TYPES_FILE)
 
     def encoder_graph(self) -> bytes | None:
         return self.contents.get(ENCODER_FILE)
 
     def classifier(self) -> Classifier:
         """Raises BundleError when the tables do not fit each other."""
-        try:
+        with refused_if_malformed(self.path):
             model = self.json(MODEL_FILE)
             texts = {name: self._text_model(name) for name in model["text_fields"]}
             return Classifier(
@@ -110,8 +129,6 @@ class Bundle:
                     model["fusion"], self._head(FUSION_FILE) if FUSION_FILE in self.contents else None
                 ),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"its tables do not fit each other: {error!r}", where=self.path) from None
 
     def _head(self, name: str) -> DenseHead:
         return DenseHead.from_arrays(self.arrays(name))
@@ -128,6 +145,17 @@ class Bundle:
             return self.contents[name]
         except KeyError:
             raise BundleError(f"{name} is missing", where=self.path) from None
+
+
+@contextlib.contextmanager
+def refused_if_malformed(path: Path) -> Iterator[None]:
+    """Whatever cannot be done with a bundle's content here is the bundle's fault: raises BundleError."""
+    try:
+        yield
+    except AisleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"its tables do not fit each other: {error!r}", where=path) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +226,9 @@ def _not_a_bundle(path: Path) -> BundleError:
     for file in files:
         if file.suffix.lower() in EXECUTABLE_SUFFIXES or file.name in ORIGINAL_FILES:
             return BundleError(
-                f"{file.name} is a Keras, pickle or tokenizer file, as the original project saved its model: such a "
-                "file can run code when it is loaded, and its texts and images were prepared in other ways",
-                where=path,
+                "is a Keras, pickle or tokenizer file, as the original project saved its model: such a file can run "
+                "code when it is loaded, and its texts and images were prepared in other ways",
+                where=file,
                 hint="`aisle train --recipe lstm-vgg16` trains that model anew, from your catalogue.",
             )
     return BundleError("is not a bundle", where=path, hint="`aisle train` makes one.")

@@ -7,7 +7,7 @@ something else, or because whoever made it made it wrong. The check also warms t
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from aisle.catalog import Product
 from aisle.errors import BundleError
 from aisle.files import sha256_json
 from aisle.inputs.text import clean
-from aisle.model.bundle import KNOWN_ANSWER_FILE
+from aisle.model.bundle import KNOWN_ANSWER_FILE, Bundle, refused_if_malformed
 from aisle.model.calibration import Array
 from aisle.model.classifier import Classifier, Inputs
 from aisle.model.image import ImageEncoder
-from aisle.model.predictor import Predictor
+from aisle.model.predictor import Observe, Predictor
 
 TOLERANCE = 1e-3
 """In probability. Another processor's arithmetic differs by less; another model does not."""
@@ -58,34 +58,43 @@ def known_answer(classifier: Classifier, encoder: ImageEncoder | None) -> dict[s
     }
 
 
+def load_checked(path: Path, *, threads: int = 0, observe: Observe = lambda *_: None) -> Predictor:
+    """A predictor that may serve: warmed up, and it gave its known answer. Raises BundleError for any other."""
+    predictor = Predictor(Bundle.load(path), threads=threads, observe=observe)
+    try:
+        check_known_answer(predictor)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor
+
+
 def check_known_answer(predictor: Predictor) -> None:
     """Raises BundleError when a loaded bundle does not answer as it did when it was written."""
     bundle = predictor.bundle
     known = bundle.json(KNOWN_ANSWER_FILE)
-    if not isinstance(known, Mapping) or known.get("products") != _hash_of_products():
+    if known.get("products") != _hash_of_products():
         raise BundleError(
             f"{KNOWN_ANSWER_FILE} is about other products than this aisle asks for",
             where=bundle.path,
             hint="Train again with this version.",
         )
-    inputs, _ = predictor.inputs(list(_PRODUCTS.values()))
-    answers = predictor.classifier.probabilities(inputs)
-    for name, row in zip(_PRODUCTS, answers, strict=True):
-        if not _agree(row, known.get("probabilities", {}).get(name)):
-            raise BundleError(
-                f"it does not give its known answer for the product {name!r}",
-                where=bundle.path,
-                hint="Bundle or libraries are broken: train again, or install what the lock names.",
-            )
+    with refused_if_malformed(bundle.path):
+        inputs, _ = predictor.inputs(list(_PRODUCTS.values()))
+        answers = predictor.classifier.probabilities(inputs)
+        for name, row in zip(_PRODUCTS, answers, strict=True):
+            if not _agree(row, known["probabilities"][name]):
+                raise BundleError(
+                    f"it does not give its known answer for the product {name!r}",
+                    where=bundle.path,
+                    hint="Bundle or libraries are broken: train again, or install what the lock names.",
+                )
 
 
 def _agree(answer: Array, known: object) -> bool:
     if known is None:
         return bool(np.isnan(answer).all())
-    try:
-        expected = np.asarray(known, dtype=np.float64)
-    except (ValueError, TypeError):
-        return False
+    expected = np.asarray(known, dtype=np.float64)
     return expected.shape == answer.shape and bool((np.abs(expected - answer) <= TOLERANCE).all())  # NaN is neither
 
 

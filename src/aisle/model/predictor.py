@@ -6,6 +6,7 @@ probabilities, bit for bit, alone or in any batch.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from aisle.catalog import Candidate, Decision, Prediction, Product
 from aisle.errors import ImageError, InputError
 from aisle.inputs.text import clean
-from aisle.model.bundle import MODEL_FILE, Bundle, label_of
+from aisle.model.bundle import MODEL_FILE, Bundle, label_of, refused_if_malformed
 from aisle.model.calibration import Array
 from aisle.model.classifier import DESCRIPTION, LOOKS_AT, Inputs
 from aisle.model.image import Features, ImageEncoder
@@ -28,7 +29,9 @@ Outcome = Prediction | InputError
 
 
 class Predictor:
-    """A loaded bundle. `predict` may be called from several threads; images use `threads` cores (0: all).
+    """A loaded bundle. Raises BundleError for one that cannot predict.
+
+    `predict` may be called from several threads; images use `threads` cores (0: all).
 
     `observe` is told how many seconds a stage took, from any thread: `decode` and `image` for each image, `text`
     (what every model says) and `fusion` for each batch.
@@ -41,12 +44,15 @@ class Predictor:
         self._observe = observe
         self.version = bundle.version
         self.classifier = bundle.classifier()
-        self._types = [label_of(bundle.types(), code) for code in self.classifier.codes]
-        decision = bundle.json(MODEL_FILE)["decision"]
-        self.threshold: float | None = decision["thresholds"][decision["promise"]]
+        with refused_if_malformed(bundle.path):
+            types, model, graph = bundle.types(), bundle.json(MODEL_FILE), bundle.encoder_graph()
+            self._types = [label_of(types, code) for code in self.classifier.codes]
+            self.recipe = str(model["recipe"])
+            threshold = model["decision"]["thresholds"][model["decision"]["promise"]]
+            self.threshold = None if threshold is None else float(threshold)
+            self._encoder = ImageEncoder(graph) if graph is not None else None
+            self._try_out()
         self._top_k = min(top_k, len(self._types))
-        graph = bundle.encoder_graph()
-        self._encoder = ImageEncoder(graph) if graph is not None else None
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
 
     def predict(self, products: Sequence[Product]) -> list[Outcome]:
@@ -85,6 +91,15 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _try_out(self) -> None:
+        """Say something of a product of each kind, with and without each of its parts: tables that do not fit each
+        other show here, not when the first such product comes."""
+        features = None
+        if self._encoder is not None:
+            features = self._encoder.encode(np.zeros((self._encoder.size, self._encoder.size, 3), np.uint8))
+        kinds = itertools.product(("", "piscine"), ("", "ronde"), (None, features))
+        self.classifier.probabilities(Inputs(*zip(*kinds, strict=True)))
 
     def _encode(self, product: Product) -> Features | ImageError | None:
         if product.image is None or self._encoder is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 from fastapi import FastAPI
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from aisle import __version__
 from aisle.auth.tokens import Verifier
 from aisle.clock import Clock, utc_now
+from aisle.logs import get_logger
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
 from aisle.service.handover import Handover
@@ -84,7 +85,15 @@ def create_app(
 
 async def _follow(champion: Champion, verifier: Verifier, seconds: float) -> None:
     """Have the keys before the first token comes, then look for a new champion now and then."""
-    await run_in_threadpool(verifier.fetch)
+    await _whatever_happens(verifier.fetch)
     while True:
         await asyncio.sleep(seconds)
-        await run_in_threadpool(champion.follow)
+        await _whatever_happens(champion.follow)
+
+
+async def _whatever_happens(work: Callable[[], object]) -> None:
+    """Work in a thread; an error goes to the log and no further."""
+    try:
+        await run_in_threadpool(work)
+    except Exception as error:  # noqa: BLE001  the next round is to come
+        get_logger(__name__).error("not followed", reason=type(error).__name__, exc_info=error)

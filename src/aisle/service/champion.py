@@ -14,10 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from aisle.clock import Clock, utc_now
-from aisle.errors import AisleError
 from aisle.logs import get_logger
-from aisle.model.bundle import Bundle
-from aisle.model.known_answer import check_known_answer
+from aisle.model.known_answer import load_checked
 from aisle.model.predictor import Predictor
 from aisle.service.metrics import MODEL, RELOAD_FAILURES, STAGE_SECONDS
 
@@ -71,18 +69,19 @@ class Champion:
 
     def follow(self) -> bool:
         """Look who is to serve; whether somebody new does. A bundle that was refused is tried again only when its
-        folder has changed."""
+        folder has changed, or when another was to serve meanwhile."""
+        tried, self._tried = self._tried, None
+        path = self._serving.path
         try:
             path = self._find()
-            if path == self._serving.path or (path, _state_of(path)) == self._tried:
+            if path == self._serving.path:
+                self.refused = None
                 return False
-        except (AisleError, OSError) as error:
-            self._refuse(self._serving.path, error)
-            return False
-        self._tried = path, _state_of(path)
-        try:
+            self._tried = path, _state_of(path)
+            if self._tried == tried:
+                return False
             new = self._load(path)
-        except (AisleError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever a bundle brings, the next one is to be looked at
             self._refuse(path, error)
             return False
         self._replace(new)
@@ -94,12 +93,7 @@ class Champion:
     _tried: tuple[Path, int] | None = None
 
     def _load(self, path: Path) -> _Loaded:
-        predictor = Predictor(Bundle.load(path), threads=self._threads, observe=_observe)
-        try:
-            check_known_answer(predictor)  # which warms it up as well
-        except BaseException:
-            predictor.close()
-            raise
+        predictor = load_checked(path, threads=self._threads, observe=_observe)
         MODEL.labels(predictor.version).set(1)
         return _Loaded(path, predictor, self._clock())
 

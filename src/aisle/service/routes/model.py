@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from aisle.auth.tokens import Identity
-from aisle.model.bundle import CARD_FILE, LINEAGE_FILE, METRICS_FILE, MODEL_FILE, label_of
+from aisle.model.bundle import CARD_FILE, LINEAGE_FILE, METRICS_FILE, label_of
 from aisle.service.limits import limited
 from aisle.service.parts import TheParts
 from aisle.web.answers import documented
@@ -47,16 +47,16 @@ router = APIRouter(tags=["model"])
 def model(parts: TheParts, _: Annotated[Identity, Depends(limited("model"))]) -> ModelBody:
     """Version, lineage, metrics, model card, and whether a new champion was refused."""
     with parts.champion.lend() as predictor:
-        bundle, codes = predictor.bundle, predictor.classifier.codes
+        bundle, codes, recipe = predictor.bundle, predictor.classifier.codes, predictor.recipe
     refused = parts.champion.refused
     types = bundle.types()
     return ModelBody(
         version=bundle.version,
         since=parts.champion.since,
-        recipe=bundle.json(MODEL_FILE)["recipe"],
+        recipe=recipe,
         types=[TypeBody(code=code, label=label_of(types, code).label) for code in codes],
         lineage=bundle.json(LINEAGE_FILE),
         metrics=bundle.json(METRICS_FILE),
-        card=bundle.contents[CARD_FILE].decode(),
+        card=bundle.text(CARD_FILE),
         refused=RefusedBody(version=refused.path.name, reason=refused.reason, at=refused.at) if refused else None,
     )
