@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -157,3 +159,8 @@ def test_other_pictures_have_other_fingerprints() -> None:
 def test_facts_are_those_of_the_file() -> None:
     facts = inspect(encoded(picture(640, 480)))
     assert (facts.format, facts.width, facts.height, len(facts.sha256)) == ("JPEG", 640, 480, 64)
+
+
+def test_decoding_does_not_load_what_only_the_hash_of_an_image_needs() -> None:
+    program = "import sys, aisle.inputs.image; sys.exit('scipy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -14,7 +14,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from scipy.fft import dctn
 
 from aisle.errors import ImageError
 from aisle.files import sha256_bytes
@@ -81,6 +80,8 @@ def fingerprint(image: Image.Image) -> str:
     hash when saved again at JPEG quality 90, 86 % at 60, 83 % when shrunk by a quarter, while the difference
     hash takes several times as many different products on a white background for the same.
     """
+    from scipy.fft import dctn  # noqa: PLC0415  prediction does without it
+
     grid = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32)
     if np.ptp(grid) < _LEAST_CONTRAST:
         return ""
