@@ -8,9 +8,11 @@ from collections.abc import Callable
 import httpx2
 import jwt
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 from tests.auth.conftest import PASSWORD, SetClock
+from tests.web.routes import routes_of
 
 from aisle.auth.accounts import Accounts
 from aisle.auth.app import create_app
@@ -185,17 +187,52 @@ def test_a_service_exchanges_its_key_for_a_token_until_the_key_is_revoked(
     assert_problem(exchange(key), 401)
 
 
+PROTECTED = [("GET", "/me")]
+FORMS = ["/token", "/token/refresh", "/token/revoke"]
+OPEN = [
+    "/status", "/livez", "/readyz", "/metrics", "/.well-known/jwks.json",
+    "/openapi.json", "/docs", "/docs/oauth2-redirect",
+]  # fmt: skip
+
+
+def test_each_route_is_asked_here_with_and_without_a_token(client: TestClient) -> None:
+    assert isinstance(client.app, FastAPI)
+    routes = {*PROTECTED, *(("POST", path) for path in FORMS), *(("GET", path) for path in OPEN)}
+    assert routes_of(client.app) == routes
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_the_platform_asks_needs_no_token(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_a_form_needs_no_token_but_what_it_asks_for(client: TestClient, path: str) -> None:
+    assert_problem(client.post(path), 422)
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Basic YTpi", "Bearer a.b.c"])
-def test_me_wants_a_bearer_token(client: TestClient, header: str) -> None:
-    answer = client.get("/me", headers={"Authorization": header})
+def test_without_a_good_token_nothing_is_answered(client: TestClient, method: str, path: str, header: str) -> None:
+    answer = client.request(method, path, headers={"Authorization": header})
     assert_problem(answer, 401)
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_a_token_in_the_address_is_not_looked_at(client: TestClient) -> None:
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_a_token_in_the_address_is_not_looked_at(client: TestClient, method: str, path: str) -> None:
     token = sign_in(client).json()["access_token"]
     for name in ("token", "access_token", "Authorization"):
-        assert_problem(client.get("/me", params={name: token}), 401)
+        assert_problem(client.request(method, path, params={name: token}), 401)
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_each_role_may_do_this(client: TestClient, accounts: Accounts, role: Role, method: str, path: str) -> None:
+    accounts.add_person("carl", role, PASSWORD)
+    token = sign_in(client, "carl").json()["access_token"]
+    answer = client.request(method, path, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_token_outlives_a_rotation(client: TestClient, engine: Engine, settings: Settings, clock: SetClock) -> None:

@@ -6,12 +6,27 @@ from typing import Any
 
 import jwt
 import pytest
+from fastapi import FastAPI
 from tests.service.conftest import Service, Starter
+from tests.web.routes import routes_of
 
 from aisle.store.users import Role
 
-PROTECTED = [("POST", "/predict"), ("POST", "/predict_code"), ("POST", "/feedback"), ("GET", "/model")]
-OPEN = ["/", "/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"]
+GOOD: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
+    ("POST", "/predict"): ({"json": {"designation": "piscine"}}, 200),
+    ("POST", "/predict_code"): ({"json": {"designation": "piscine"}}, 200),
+    ("GET", "/model"): ({}, 200),
+    ("POST", "/feedback"): ({"json": {"prediction_id": "0" * 32, "type": "2583"}}, 404),
+}
+"""What a signed-in user asks for, and the status of the answer."""
+PROTECTED = list(GOOD)
+SIGN_IN = ("POST", "/token")
+OPEN = ["/", "/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"]
+
+
+def test_each_route_is_asked_here_with_and_without_a_token(service: Service) -> None:
+    assert isinstance(service.client.app, FastAPI)
+    assert routes_of(service.client.app) == {*PROTECTED, SIGN_IN, *(("GET", path) for path in OPEN)}
 
 
 def test_the_originals_routes_say_what_they_said(service: Service) -> None:
@@ -22,6 +37,13 @@ def test_the_originals_routes_say_what_they_said(service: Service) -> None:
 @pytest.mark.parametrize("path", OPEN)
 def test_what_the_platform_asks_needs_no_token(service: Service, path: str) -> None:
     assert service.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("form", [{}, {"username": "anne", "password": "x"}])
+def test_who_signs_in_needs_no_token_and_is_handed_on(service: Service, form: dict[str, str]) -> None:
+    method, path = SIGN_IN
+    answer = service.client.request(method, path, data=form)
+    assert answer.json()["type"] == "urn:aisle:problem:sign-in-unavailable"  # no token service runs beside this one
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
@@ -52,19 +74,10 @@ def test_a_token_for_somebody_else_or_of_somebody_elses_making_is_refused(servic
 
 
 @pytest.mark.parametrize("role", list(Role))
-@pytest.mark.parametrize(
-    ("method", "path", "request_", "status"),
-    [
-        ("POST", "/predict", {"json": {"designation": "piscine"}}, 200),
-        ("POST", "/predict_code", {"json": {"designation": "piscine"}}, 200),
-        ("GET", "/model", {}, 200),
-        ("POST", "/feedback", {"json": {"prediction_id": "0" * 32, "type": "2583"}}, 404),
-    ],
-)
-def test_each_role_may_do_this(
-    service: Service, role: Role, method: str, path: str, request_: dict[str, Any], status: int
-) -> None:
-    response = service.client.request(method, path, headers=service.headers(role), **request_)
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_each_role_may_do_this(service: Service, role: Role, method: str, path: str) -> None:
+    request, status = GOOD[method, path]
+    response = service.client.request(method, path, headers=service.headers(role), **request)
     assert response.status_code == status, response.text
 
 
