@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -85,20 +87,39 @@ def test_a_service_keeps_to_its_document_whatever_is_sent(
     services: Services, headers: dict[str, str], name: str, mode: GenerationMode
 ) -> None:
     document = schemathesis.openapi.from_url(f"{getattr(services, name)}/openapi.json")
-    asked = []
+    asked: Counter[str] = Counter()
     for result in document.get_all_operations():
         assert isinstance(result, Ok)
         operation = result.ok()
-        asked.append(operation.path)
+        asked[operation.label] = 0
 
         @ASK
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             case.call_and_validate(headers=headers, checks=CHECKS)
+            asked[case.operation.label] += 1
 
-        with contextlib.suppress(Unsatisfiable):  # a route that takes nothing cannot be asked wrongly
+        # A route that takes nothing cannot be asked wrongly.
+        can_be_asked = mode is GenerationMode.POSITIVE or operation.body or list(operation.iter_parameters())
+        with contextlib.nullcontext() if can_be_asked else pytest.raises(Unsatisfiable):
             ask()
+        assert bool(asked[operation.label]) == bool(can_be_asked), operation.label
     assert len(asked) > 7
+
+
+@pytest.mark.parametrize("name", ["predictions", "tokens"])
+def test_the_document_shows_an_answer_of_each_route_that_fits_its_schema(services: Services, name: str) -> None:
+    document = httpx.get(f"{getattr(services, name)}/openapi.json").json()
+    shown = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            [answer] = [one for status, one in operation["responses"].items() if status.startswith("2")]
+            assert answer["content"], f"{method} {path}"
+            for content in answer["content"].values():
+                schema = {**content["schema"], "components": document["components"]}
+                jsonschema_rs.validate(schema, content["example"])
+                shown.append(path)
+    assert {"/status", "/livez", "/readyz", "/metrics", "/token"} <= set(shown)
 
 
 def test_the_document_shows_each_refusal_in_both_languages(services: Services) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from aisle import __version__
 from aisle.auth import login
 from aisle.auth.access import SignedIn, not_signed_in
-from aisle.auth.forms import Me, Renewal, Revocation, SignIn, TokenAnswer
+from aisle.auth.forms import A_TOKEN, Me, Renewal, Revocation, SignIn, TokenAnswer
 from aisle.auth.keys import KeyRing
 from aisle.auth.keyset import MAX_AGE
 from aisle.auth.login import NotLetIn
@@ -30,7 +30,7 @@ from aisle.settings import Settings
 from aisle.store import users
 from aisle.store.engine import reading
 from aisle.web.address import Network, client_address, networks
-from aisle.web.answers import answer_with_problems, documented, problem_answer, too_many_requests
+from aisle.web.answers import answer_with_problems, answered, documented, problem_answer, too_many_requests
 from aisle.web.draining import Draining
 from aisle.web.limits import Counter, Throttled
 from aisle.web.metrics import LIMITS_DEGRADED
@@ -41,8 +41,20 @@ from aisle.web.requests import RequestMiddleware, add_headers, note
 MAX_BODY = 16 << 10
 _NO_STORE = "no-store"
 _FORM_PROBLEMS = (Problem.FIELD_MISSING, Problem.FIELD_TOO_LONG, Problem.FIELD_INVALID, Problem.BODY_TOO_LARGE)
-_SIGN_IN_PROBLEMS = (Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
-_RENEWAL_PROBLEMS = (Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
+_SIGN_IN_ANSWERS = answered(A_TOKEN) | documented(
+    Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, *_FORM_PROBLEMS, Problem.UNAVAILABLE
+)
+_RENEWAL_ANSWERS = answered(A_TOKEN) | documented(Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
+_REVOKED = {"status": "revoked"}
+_REVOCATION_ANSWERS = answered(_REVOKED) | documented(*_FORM_PROBLEMS, Problem.UNAVAILABLE)
+_ME_ANSWERS = answered({"name": "anne", "kind": "person", "role": "reviewer"}) | documented(
+    Problem.NOT_SIGNED_IN, Problem.UNAVAILABLE
+)
+_KEYS = {
+    "keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "3f2a9c0d", "x": "11qYAY…"}]
+}
+_READY = {"status": "ready"}
+_READY_ANSWERS = answered(_READY) | documented(Problem.NOT_READY, Problem.UNAVAILABLE)
 SIGN_INS = prometheus_client.Counter("aisle_sign_ins", "Sign-ins and renewals, by how they ended.", ["outcome"])
 
 
@@ -84,7 +96,7 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
         seconds = int(policy.lifetime.total_seconds())
         return TokenAnswer(access_token=pair.access_token, expires_in=seconds, refresh_token=pair.refresh_token)
 
-    @app.post("/token", response_model_exclude_none=True, responses=documented(*_SIGN_IN_PROBLEMS))
+    @app.post("/token", response_model_exclude_none=True, responses=_SIGN_IN_ANSWERS)
     def token(form: Annotated[SignIn, Form()], request: Request, response: Response) -> TokenAnswer:
         if form.grant_type == "client_credentials":
             _need(form.client_secret, "client_secret")
@@ -97,16 +109,16 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
         throttle.succeeded(form.username)
         return answer(sessions.begin(user), response)
 
-    @app.post("/token/refresh", response_model_exclude_none=True, responses=documented(*_RENEWAL_PROBLEMS))
+    @app.post("/token/refresh", response_model_exclude_none=True, responses=_RENEWAL_ANSWERS)
     def renew(form: Annotated[Renewal, Form()], response: Response) -> TokenAnswer:
         return answer(sessions.renew(form.refresh_token), response)
 
-    @app.post("/token/revoke", responses=documented(*_FORM_PROBLEMS, Problem.UNAVAILABLE))
+    @app.post("/token/revoke", responses=_REVOCATION_ANSWERS)
     def revoke(form: Annotated[Revocation, Form()]) -> dict[str, str]:
         sessions.end(form.token)
-        return {"status": "revoked"}
+        return _REVOKED
 
-    @app.get("/me", responses=documented(Problem.NOT_SIGNED_IN, Problem.UNAVAILABLE))
+    @app.get("/me", responses=_ME_ANSWERS)
     def me(identity: SignedIn) -> Me:
         with reading(engine) as connection:
             user = users.find(connection, identity.user)
@@ -121,17 +133,17 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
 
 
 def _answer_about_keys(app: FastAPI, keyring: KeyRing, draining: Draining) -> None:
-    @app.get("/.well-known/jwks.json")
+    @app.get("/.well-known/jwks.json", responses=answered(_KEYS))
     def jwks(response: Response) -> dict[str, Any]:
         response.headers["Cache-Control"] = f"public, max-age={int(MAX_AGE.total_seconds())}"
         return keyring.jwks()
 
-    @app.get("/readyz", tags=["platform"], responses=documented(Problem.NOT_READY, Problem.UNAVAILABLE))
+    @app.get("/readyz", tags=["platform"], responses=_READY_ANSWERS)
     def readyz() -> dict[str, str]:
         if draining.has_begun:
             raise Refusal(Problem.NOT_READY, reason="stopping")
         keyring.current()  # the database answers, and there is a key that signs
-        return {"status": "ready"}
+        return _READY
 
 
 def _answer_who_is_not_let_in(app: FastAPI, proxies: tuple[Network, ...]) -> None:

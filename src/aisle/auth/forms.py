@@ -6,6 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+A_TOKEN = {
+    "access_token": "eyJhbGciOiJFZERTQSIs…",
+    "token_type": "bearer",
+    "expires_in": 900,
+    "refresh_token": "6f1d2c3e4f9b1c0c…",
+}
+"""An example for the document; nobody's."""
+
 
 class SignIn(BaseModel):
     """OAuth2's password form; with `grant_type=client_credentials`, a service's API key as `client_secret`."""

@@ -106,6 +106,13 @@ def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
     return answers
 
 
+def answered(
+    example: object, *, status: int = HTTPStatus.OK, media_type: str = "application/json"
+) -> dict[int | str, dict[str, Any]]:
+    """What FastAPI's `responses` wants, with an example of what is answered where nothing is refused."""
+    return {int(status): {"content": {media_type: {"example": example}}}}
+
+
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
     "type": "object",

@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from aisle.auth.forms import SignIn, TokenAnswer
+from aisle.auth.forms import A_TOKEN, SignIn, TokenAnswer
 from aisle.service.parts import TheParts
-from aisle.web.answers import documented
+from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem, Refusal
 
 _SIGN_IN: dict[str, Any] = {
@@ -26,16 +26,18 @@ _SIGN_IN_PROBLEMS = (
     Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, Problem.FIELD_MISSING, Problem.FIELD_TOO_LONG,
     Problem.FIELD_INVALID, Problem.BODY_TOO_LARGE, Problem.SIGN_IN_UNAVAILABLE, Problem.UNAVAILABLE,
 )  # fmt: skip
+_WELCOME = {"message": "Bienvenue sur l'API de classification de produits"}
+_READY = {"status": "ready", "model": "3f2a9c0d1b7e"}
 
 router = APIRouter()
 
 
-@router.get("/", tags=["platform"])
+@router.get("/", tags=["platform"], responses=answered(_WELCOME))
 async def root() -> dict[str, str]:
-    return {"message": "Bienvenue sur l'API de classification de produits"}
+    return _WELCOME
 
 
-@router.get("/readyz", tags=["platform"], responses=documented(Problem.NOT_READY))
+@router.get("/readyz", tags=["platform"], responses=answered(_READY) | documented(Problem.NOT_READY))
 async def readyz(parts: TheParts) -> dict[str, str]:
     """Whether requests should come here: not any more when the service is about to stop."""
     if parts.draining.has_begun:
@@ -49,7 +51,7 @@ async def readyz(parts: TheParts) -> dict[str, str]:
     response_model=TokenAnswer,
     response_model_exclude_none=True,
     openapi_extra=_SIGN_IN,
-    responses=documented(*_SIGN_IN_PROBLEMS),
+    responses=answered(A_TOKEN) | documented(*_SIGN_IN_PROBLEMS),
 )
 async def token(request: Request, parts: TheParts) -> Response:
     """Sign in with the OAuth2 password form; the token service answers."""

@@ -17,7 +17,7 @@ from aisle.store import predictions
 from aisle.store.engine import reading, writing
 from aisle.store.predictions import Feedback, PredictionRecord
 from aisle.store.users import Role
-from aisle.web.answers import documented
+from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem, Refusal
 
 _CORRECTORS = (Role.REVIEWER, Role.ADMIN)
@@ -26,6 +26,13 @@ _PROBLEMS = (
     Problem.FIELD_MISSING, Problem.FIELD_INVALID, Problem.FIELD_TOO_LONG, Problem.BODY_TOO_LARGE, Problem.BROKEN_JSON,
     Problem.TOO_MANY_REQUESTS, Problem.UNAVAILABLE,
 )  # fmt: skip
+
+_THANKS = {
+    "prediction_id": "0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f",
+    "type": "2583",
+    "label": "Piscine et accessoires",
+    "predicted": "1302",
+}
 
 
 class FeedbackForm(BaseModel):
@@ -45,7 +52,7 @@ class FeedbackBody(BaseModel):
 router = APIRouter(tags=["feedback"])
 
 
-@router.post("/feedback", status_code=201, responses=documented(*_PROBLEMS))
+@router.post("/feedback", status_code=201, responses=answered(_THANKS, status=201) | documented(*_PROBLEMS))
 def feedback(
     form: FeedbackForm, parts: TheParts, who: Annotated[Identity, Depends(limited("feedback"))]
 ) -> FeedbackBody:

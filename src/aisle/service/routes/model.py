@@ -12,7 +12,7 @@ from aisle.auth.tokens import Identity
 from aisle.model.bundle import CARD_FILE, LINEAGE_FILE, METRICS_FILE, label_of
 from aisle.service.limits import limited
 from aisle.service.parts import TheParts
-from aisle.web.answers import documented
+from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem
 
 
@@ -40,10 +40,26 @@ class ModelBody(BaseModel):
     refused: RefusedBody | None = Field(description="The last new champion, where it was refused.")
 
 
+_EXAMPLE = {
+    "version": "3f2a9c0d1b7e",
+    "since": "2026-11-24T09:30:00Z",
+    "recipe": "light",
+    "types": [{"code": "2583", "label": "Piscine et accessoires"}, {"code": "2905", "label": "Jeux vidéo PC"}],
+    "lineage": {"data_hash": "9a3f…", "code_revision": "4f9b1c0…", "seed": 0},
+    "metrics": {"accuracy": 0.83, "weighted_f1": 0.83},
+    "card": "# light 3f2a9c0d1b7e\n\nPuts a product into one of 27 types…",
+    "refused": {
+        "version": "b7e3f2a9c0d1",
+        "reason": "models/b7e3f2a9c0d1: title.json was altered: its sum differs. Restore it or train again.",
+        "at": "2026-11-24T12:00:00Z",
+    },
+}
+_ANSWERS = answered(_EXAMPLE) | documented(Problem.NOT_SIGNED_IN, Problem.TOO_MANY_REQUESTS, Problem.UNAVAILABLE)
+
 router = APIRouter(tags=["model"])
 
 
-@router.get("/model", responses=documented(Problem.NOT_SIGNED_IN, Problem.TOO_MANY_REQUESTS, Problem.UNAVAILABLE))
+@router.get("/model", responses=_ANSWERS)
 def model(parts: TheParts, _: Annotated[Identity, Depends(limited("model"))]) -> ModelBody:
     """Version, lineage, metrics, model card, and whether a new champion was refused."""
     with parts.champion.lend() as predictor:

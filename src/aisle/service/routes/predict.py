@@ -19,7 +19,7 @@ from aisle.service.parts import TheParts
 from aisle.service.shedding import overloaded
 from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, read_product, refusal_of
 from aisle.store.predictions import PredictionRecord
-from aisle.web.answers import documented
+from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem, language_of
 from aisle.web.requests import note
 
@@ -69,11 +69,27 @@ _BODY: dict[str, Any] = {
     }
 }
 
+_ANSWER = {
+    "predicted": "2583",
+    "label": "Piscine et accessoires",
+    "confidence": 0.9731,
+    "decision": "accept",
+    "predictions": [
+        {"prediction": "2583", "label": "Piscine et accessoires", "confidence": 0.9731},
+        {"prediction": "1302", "label": "Jeux de plein air et articles de sport", "confidence": 0.0142},
+    ],
+    "message": "Type proposé : Piscine et accessoires",
+    "model": "3f2a9c0d1b7e",
+    "prediction_id": "0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f",
+    "request_id": "4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e",
+}
+_ANSWERS = answered(_ANSWER) | documented(*_PROBLEMS)
+
 router = APIRouter(tags=["predict"])
 
 
-@router.post("/predict", openapi_extra=_BODY, responses=documented(*_PROBLEMS))
-@router.post("/predict_code", openapi_extra=_BODY, responses=documented(*_PROBLEMS))
+@router.post("/predict", openapi_extra=_BODY, responses=_ANSWERS)
+@router.post("/predict_code", openapi_extra=_BODY, responses=_ANSWERS)
 async def predict(
     request: Request, parts: TheParts, who: Annotated[Identity, Depends(limited("predict"))]
 ) -> PredictionBody:
