@@ -152,9 +152,11 @@ LABEL org.opencontainers.image.title="aisle airflow" org.opencontainers.image.li
 
 # The whole environment: every verb, both recipes, DVC, and Airflow beside it
 FROM airflow AS environment
+USER 0:0
 COPY --from=whole-packages /opt/aisle /opt/aisle
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip3 --python /opt/aisle/bin/python install --no-cache-dir --no-deps --no-index /wheel/*.whl
+USER 10001:10001
 VOLUME ["/app/data", "/app/models", "/app/logs"]
 EXPOSE 8000 8011
 ENTRYPOINT ["aisle"]

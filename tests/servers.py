@@ -65,8 +65,39 @@ def redis_server(tmp_path: Path) -> Iterator[RunningRedis]:
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """A new cluster in `folder` and its address for SQLAlchemy. PostgreSQL refuses to run as root."""
-    initdb = _program("initdb", "postgresql-15")
+    """A PostgreSQL with a new cluster in `folder`, and its address for SQLAlchemy."""
+    cluster = new_cluster(folder)
+    with cluster.running():
+        yield cluster.url
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A PostgreSQL that runs when it is told to, as often as it is, always at the same address."""
+
+    program: Path
+    folder: Path
+    port: int
+    owner: int | None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://aisle@127.0.0.1:{self.port}/postgres"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        options = ["-k", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port), "-c", "fsync=off"]
+        command = [str(self.program), "-D", str(self.folder / "data"), *options]
+        isready = str(self.program.with_name("pg_isready"))
+        asked = [isready, "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "aisle"]
+        with _running(command, self.folder, _postgres_environment(), signal.SIGINT, self.owner) as process:
+            _wait(process, lambda: _succeeds(asked), self.folder)
+            yield
+
+
+def new_cluster(folder: Path) -> Cluster:
+    """PostgreSQL refuses to run as root."""
+    initdb = find_program("initdb", "postgresql-15")
     folder.mkdir(parents=True)
     account = _unprivileged()
     owner: int | None = None
@@ -76,24 +107,21 @@ def postgres(folder: Path) -> Iterator[str]:
             if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
         owner = account.pw_uid
-    data, port = folder / "data", free_port()
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     subprocess.run(
-        [initdb, "-D", str(data), "-U", "aisle", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        check=True, capture_output=True, env=environment, cwd=folder, user=owner,
+        [initdb, "-D", str(folder / "data"), "-U", "aisle", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, capture_output=True, env=_postgres_environment(), cwd=folder, user=owner,
     )  # fmt: skip
-    options = ["-k", str(folder), "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off"]
-    command = [str(Path(initdb).with_name("postgres")), "-D", str(data), *options]
-    isready = str(Path(initdb).with_name("pg_isready"))
-    with _running(command, folder, environment, signal.SIGINT, owner) as process:
-        _wait(process, lambda: _succeeds([isready, "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "aisle"]), folder)
-        yield f"postgresql+psycopg://aisle@127.0.0.1:{port}/postgres"
+    return Cluster(Path(initdb).with_name("postgres"), folder, free_port(), owner)
+
+
+def _postgres_environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[RunningRedis]:
     """A new Redis that keeps nothing on the disk."""
-    program = _program("redis-server", "redis-server")
+    program = find_program("redis-server", "redis-server")
     folder.mkdir(parents=True)
     port = free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
@@ -105,7 +133,7 @@ def redis(folder: Path) -> Iterator[RunningRedis]:
 @contextlib.contextmanager
 def nginx(folder: Path, *ports: int) -> Iterator[str]:
     """An nginx before services on `ports`, as docs/api.md recommends it; its address."""
-    program = _program("nginx", "nginx")
+    program = find_program("nginx", "nginx")
     folder.mkdir(parents=True)
     port = free_port()
     servers = "".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
@@ -136,7 +164,8 @@ def nginx(folder: Path, *ports: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def _program(name: str, package: str) -> str:
+def find_program(name: str, *packages: str) -> str:
+    """The path of a program, installed from Debian's `packages` if it is missing; skips where that cannot be."""
     found = _find(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -147,14 +176,14 @@ def _program(name: str, package: str) -> str:
             policy.write_text("#!/bin/sh\nexit 101\n")
             policy.chmod(0o755)
         try:
-            for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", package]):
+            for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
                 subprocess.run(["apt-get", *arguments], check=False, capture_output=True, env=environment)
         finally:
             if ours:
                 policy.unlink()
         found = _find(name)
     if found is None:
-        pytest.skip(f"{name} is not here and cannot be installed (Debian package {package})")
+        pytest.skip(f"{name} is not here and cannot be installed (Debian: {', '.join(packages)})")
     return found
 
 

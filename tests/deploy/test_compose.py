@@ -1,0 +1,236 @@
+"""`docker compose up` starts the application: hardened, with secrets of its own, and it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.deploy.engine import CLIENT, DEBIAN_IMAGES, Engine
+from tests.deploy_tools import REPOSITORY, tool
+from tests.servers import free_port
+
+from aisle.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+SECRETS = REPOSITORY / "deploy" / "secrets.sh"
+OURS = re.compile(r"^aisle/")
+NOT_READ_ONLY = {
+    "postgres": "the official image writes its socket and its configuration beside the volume",
+    "airflow-postgres": "as postgres",
+    "mlflow": "writes compiled Python beside its packages",
+    "storage": "writes its temporary files beside the volume",
+}
+ROOT = {
+    "airflow-workspace": "gives a folder of the machine to the user of the others, and ends",
+    "postgres": "the official image changes to its own account by itself",
+    "airflow-postgres": "as postgres",
+    "storage": "the official image runs as root, without any capability",
+    "mlflow": "the official image runs as root, without any capability",
+    "prometheus": "the official image names its account",
+    "alertmanager": "the official image names its account",
+    "grafana": "the official image names its account",
+    "node-exporter": "the official image names its account",
+}
+
+
+@pytest.fixture(scope="module")
+def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Secrets as `make secrets` writes them."""
+    file = tmp_path_factory.mktemp("secrets") / ".env"
+    subprocess.run(["sh", SECRETS, file], check=True, capture_output=True)
+    return file
+
+
+@pytest.fixture(scope="module")
+def services(env_file: Path) -> dict[str, dict[str, Any]]:
+    """Every service of every profile, as Compose understands it."""
+    compose = [tool("docker-compose"), "--env-file", str(env_file), "--profile", "*", "config", "--format", "json"]
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    done = subprocess.run(compose, cwd=REPOSITORY, env=clean, check=True, capture_output=True, text=True)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
+    return found
+
+
+def test_secrets_are_made_up_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("POSTGRES_PASSWORD=mine\n")
+    for _ in range(2):
+        subprocess.run(["sh", SECRETS, file], check=True, capture_output=True)
+    values = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    assert values["POSTGRES_PASSWORD"] == "mine"
+    assert len(file.read_text().splitlines()) == len(values)
+    made_up = [value for name, value in values.items() if name.endswith(("PASSWORD", "KEY", "SECRET", "PASSPHRASE"))]
+    assert len(set(made_up)) == len(made_up) > 8
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_secrets_nothing_starts(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    compose = [tool("docker-compose"), "--env-file", str(tmp_path / "empty"), "config", "--quiet"]
+    done = subprocess.run(compose, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "run make secrets" in done.stderr
+
+
+def test_no_file_holds_a_password(services: dict[str, dict[str, Any]], env_file: Path) -> None:
+    secrets = {line.split("=", 1)[1] for line in env_file.read_text().splitlines()} - {"admin"}
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET|PASSPHRASE|FERNET|TOKEN$", variable) and value:
+                assert value in secrets, f"{name}: {variable}"
+
+
+def test_no_secret_is_on_a_command_line(services: dict[str, dict[str, Any]], env_file: Path) -> None:
+    secrets = {line.split("=", 1)[1] for line in env_file.read_text().splitlines()} - {"admin"}
+    for service in services.values():
+        words = json.dumps([service.get("command"), service.get("entrypoint"), service.get("healthcheck")])
+        assert not [one for one in secrets if one in words]
+
+
+def test_each_image_is_ours_or_of_an_exact_version(services: dict[str, dict[str, Any]]) -> None:
+    for service in services.values():
+        assert OURS.match(service["image"]) or re.search(r":v?\d+\.\d+", service["image"])
+
+
+def test_what_stands_in_for_an_image_has_the_name_that_compose_asks_for(services: dict[str, dict[str, Any]]) -> None:
+    assert set(DEBIAN_IMAGES) <= {service["image"] for service in services.values()}
+    assert f"DOCKER_IMAGE={CLIENT}" in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_no_service_may_become_more_than_it_is(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert not service.get("privileged"), name
+        assert service.get("cap_drop") == ["ALL"] or "postgres" in name, name
+        assert service.get("read_only") or name in NOT_READ_ONLY, name
+        assert OURS.match(service["image"]) or service.get("user") or name in ROOT, name
+        assert "container_name" not in service, name
+
+
+def test_docker_s_socket_is_seen_by_one_worker_alone(services: dict[str, dict[str, Any]]) -> None:
+    mounts = {name: json.dumps(service.get("volumes", [])) for name, service in services.items()}
+    assert [name for name, mounted in mounts.items() if "docker.sock" in mounted] == ["airflow-docker-worker"]
+
+
+def test_ports_are_those_of_the_original_and_open_to_this_machine_alone(services: dict[str, dict[str, Any]]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert {one["host_ip"] for several in ports.values() for one in several} == {"127.0.0.1"}
+    assert ports["serve"][0]["published"] == "8000"
+    assert ports["auth"][0]["published"] == "8011"
+
+
+def test_every_variable_is_one_that_aisle_knows(services: dict[str, dict[str, Any]]) -> None:
+    known = {name.upper() for name in Settings.model_fields} | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    for name in ("migrations", "auth", "serve", "first-model", "data", "train", "predict"):
+        assert set(services[name]["environment"]) <= known, name
+
+
+def test_prometheus_asks_services_that_are_there(services: dict[str, dict[str, Any]]) -> None:
+    configured = yaml.safe_load((REPOSITORY / "deploy/prometheus/prometheus.yaml").read_text())
+    asked = {
+        name for job in configured["scrape_configs"] for dns in job.get("dns_sd_configs", []) for name in dns["names"]
+    }
+    asked |= {
+        target.partition(":")[0]
+        for job in configured["scrape_configs"]
+        for static in job.get("static_configs", [])
+        for target in static["targets"]
+    }
+    assert asked - {"127.0.0.1"} <= set(services)
+
+
+@dataclass
+class Application:
+    """A project of its own that is up, and how to call Compose for it."""
+
+    docker: Engine
+    project: str
+    env_file: Path
+    ports: dict[str, str]
+
+    def compose(self, *words: str, check: bool = True) -> str:
+        first = ("compose", "--project-name", self.project, "--env-file", self.env_file)
+        return self.docker(*first, *words, check=check, **self.ports)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['SERVE_PUBLISH_PORT']}"
+
+    @property
+    def token_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['AUTH_PUBLISH_PORT']}"
+
+    def sign_in(self, url: str = "") -> dict[str, str]:
+        values = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
+        form = {"username": values["BOOTSTRAP_ADMIN_USER"], "password": values["BOOTSTRAP_ADMIN_PASSWORD"]}
+        answer = httpx.post(f"{url or self.url}/token", data=form, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture(scope="module")
+def application(docker: Engine, env_file: Path) -> Iterator[Application]:
+    for target in ("auth", "serve", "train"):
+        docker.image(target)
+    mark = uuid.uuid4().hex[:8]
+    ports = {f"{name}_PUBLISH_PORT": str(free_port()) for name in ("SERVE", "AUTH")}
+    subnet = f"172.30.{int(mark[:2], 16)}.0/24"
+    running = Application(docker, f"aisle-test-{mark}", env_file, {**ports, "AISLE_SUBNET": subnet})
+    try:
+        running.compose("up", "--detach", "--wait", "--no-build")
+        yield running
+    finally:
+        running.compose("down", "--volumes", "--timeout", "5", check=False)
+
+
+def test_a_token_and_a_prediction_go_through(application: Application) -> None:
+    form = {"designation": "Piscine gonflable ronde 3 m", "product_id": "1"}
+    answer = httpx.post(f"{application.url}/predict", data=form, headers=application.sign_in(), timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predicted"] == "2583"
+
+
+def test_both_services_answer_as_the_original_did(application: Application) -> None:
+    assert httpx.get(f"{application.url}/status").json() == {"status": "L'API fonctionne correctement"}
+    assert application.sign_in(application.token_url)
+
+
+def test_the_prediction_is_in_postgresql_and_the_limit_in_redis(application: Application) -> None:
+    headers = application.sign_in()
+    asked = httpx.post(f"{application.url}/predict", json={"designation": "Un livre"}, headers=headers, timeout=30)
+    identifier = asked.json()["prediction_id"]
+    psql = ("exec", "-T", "postgres", "psql", "-U", "aisle", "-d", "aisle", "-tAc")
+    query = f"select designation from predictions where id = '{identifier}'"  # noqa: S608
+    for _ in range(100):  # the record is written beside the answer
+        if found := application.compose(*psql, query).strip():
+            break
+    assert found == "Un livre"
+    keys = application.compose("exec", "-T", "redis", "redis-cli", "dbsize")
+    assert int(keys.split()[-1]) > 0
+
+
+def test_a_service_is_nobody_in_particular_and_cannot_write_where_it_lives(application: Application) -> None:
+    for name in ("serve", "auth"):
+        assert application.compose("exec", "-T", name, "id", "-u").strip() == "10001"
+        refused = application.compose("exec", "-T", name, "touch", "/app/here", check=False)
+        assert "Read-only" in refused
+
+
+def test_starting_again_trains_nothing_and_keeps_accounts_and_champion(application: Application) -> None:
+    before = httpx.get(f"{application.url}/model", headers=application.sign_in()).json()["version"]
+    application.compose("down", "--timeout", "10")
+    application.compose("up", "--detach", "--wait", "--no-build")
+    after = httpx.get(f"{application.url}/model", headers=application.sign_in()).json()["version"]
+    assert after == before
+    assert "trained" not in application.compose("logs", "first-model")
