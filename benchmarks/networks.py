@@ -97,7 +97,8 @@ def passes_of(log: str) -> Passes:
     """
     lines = [json.loads(line) for line in log.splitlines()]
     fitting = next(at for at, line in enumerate(lines) if line["event"] == "fitting the image head")
-    encoding = max(at for at in range(fitting) if lines[at]["event"] == "encoding images")
+    begins = [at for at, line in enumerate(lines) if line["event"] == "encoding images" and "to_encode" in line]
+    encoding = max(at for at in begins if at < fitting)  # between the two are lines of its progress
     if lines[encoding]["cached"]:
         raise ValueError(f"{lines[encoding]['cached']} images were in the cache: this is no first pass")
     moments = [_moment(line) for line in lines if line["event"] == "epoch" and line["of"] == "image"]

@@ -15,12 +15,14 @@ from benchmarks.networks import fewer_images, passes_of, product_figures
 
 LIGHT_FIRST: tuple[tuple[str, float, dict[str, object]], ...] = (
     ("encoding images", 0.0, {"cached": 0, "to_encode": 12_000}),  # of all sides, by another encoder
+    ("encoding images", 30.0, {"done": 6_000, "total": 12_000}),
     ("fitting models", 60.0, {}),
     ("trained", 80.0, {}),
     ("fitting the text network", 90.0, {}),
     ("epoch", 100.0, {"of": "text"}),
     ("epoch", 110.0, {"of": "text"}),
     ("encoding images", 120.0, {"cached": 0, "to_encode": 11_400}),
+    ("encoding images", 620.0, {"done": 5_700, "total": 11_400}),  # how far it is
     ("fitting the image head", 1120.0, {}),
     ("epoch", 1125.0, {"of": "image"}),
     ("epoch", 1127.0, {"of": "image"}),
