@@ -31,8 +31,8 @@ def test_a_side_measured_through_the_way_in_gives_what_training_measured_on_cach
 def test_the_first_bundle_of_a_store_is_its_champion_and_is_not_trained_twice(
     prepared: Prepared, settings: Settings
 ) -> None:
-    first = train_bundle(light(), prepared.folder, settings)
-    again = train_bundle(light(), prepared.folder, settings)
+    first = train_bundle(light(), prepared.folder, settings, who="anne")
+    again = train_bundle(light(), prepared.folder, settings, who="anne")
     assert (first.new, again.new) == (True, False)
     assert first.bundle.version == again.bundle.version
     assert BundleStore(settings.models_path).serving().champion == first.bundle.version

@@ -9,7 +9,9 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +23,7 @@ from aisle.data.prepare import Prepared, ensure_prepared
 from aisle.data.source import import_catalogue, is_unfinished
 from aisle.data.split import Side
 from aisle.data.validate import ContractOptions
-from aisle.errors import InputError
+from aisle.errors import CheckFailed, InputError
 from aisle.files import TEMPORARY_PREFIX, remove_abandoned
 from aisle.logs import get_logger
 from aisle.model.bundle import Bundle
@@ -29,6 +31,7 @@ from aisle.model.predictor import Predictor
 from aisle.registry.bundles import CHAMPION, BundleStore
 from aisle.registry.frozen import frozen_products
 from aisle.registry.gate import Verdict, judge
+from aisle.registry.promotion import THE_FIRST, promote
 from aisle.settings import Settings
 from aisle.training.behaviour import behaviours
 from aisle.training.evaluate import LEAST_KNOWN, Evaluation, evaluate
@@ -48,11 +51,17 @@ class Trained:
     new: bool
 
 
-def choose_recipe(name: str, weights: str | None, settings: Settings) -> Recipe:
-    """The recipe, with pretrained weights as wanted, by default those that can be had. Raises UsageError."""
-    if weights is None and "weights" not in choices_of(name):
-        return recipe(name)
-    return recipe(name, weights=choose_weights(weights or AUTO, settings.keras_home))
+def choose_recipe(
+    name: str, settings: Settings, *, weights: str | None = None, fine_tune: int | None = None
+) -> Recipe:
+    """The recipe with what was chosen of it, and pretrained weights, if none are, that can be had.
+
+    Raises UsageError for what the recipe has no choice of.
+    """
+    if "weights" in choices_of(name):
+        weights = choose_weights(weights or AUTO, settings.keras_home)
+    chosen = {"weights": weights, "fine_tune": fine_tune}
+    return recipe(name, **{choice: value for choice, value in chosen.items() if value is not None})
 
 
 def threads_of(settings: Settings) -> int:
@@ -64,12 +73,13 @@ def train_bundle(
     data: Path,
     settings: Settings,
     *,
+    who: str,
     out: Path | None = None,
     contract: ContractOptions = ContractOptions(),
     again: bool = False,
 ) -> Trained:
     """Train on a raw or prepared folder. Without `out` the bundle goes to the store, under its version, and is
-    the champion if there was none.
+    the champion if there was none; `who` trained it, for the audit trail.
 
     A bundle of the store that has the very same lineage is taken instead, unless `again`.
     """
@@ -88,7 +98,7 @@ def train_bundle(
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=store.root) as folder:
         stored = Bundle.load(store.add(_train(chosen, prepared, Path(folder) / "bundle", settings)))
     if store.serving().champion is None:
-        store.make_champion(stored.version)
+        _promote(stored, settings, who=who, reason=THE_FIRST)
     return Trained(stored, new=True)
 
 
@@ -100,6 +110,7 @@ def _train(chosen: Recipe, prepared: Prepared, out: Path, settings: Settings) ->
         cache=settings.cache_path,
         threads=threads_of(settings),
         attachments=settings.runs_path,
+        source=settings.run_source,
     )
 
 
@@ -207,13 +218,15 @@ def run_all(
     source: str,
     settings: Settings,
     *,
+    who: str,
     rows: int = 2700,
     seed: int = 0,
     contract: ContractOptions = ContractOptions(),
 ) -> Bundle:
     """Import, validate, prepare, train, evaluate and register; the champion that serves from now on.
 
-    That is the new model if the gate lets it pass.
+    That is the new model if the gate lets it pass, and nobody rolled it back before; `who` runs it, for the audit
+    trail.
 
     A catalogue that is already in `data/raw` is used as it is, unless `source` names another; one whose import
     was not finished is refused as such, not replaced.
@@ -221,7 +234,7 @@ def run_all(
     folder = settings.data_path / "raw"
     if source or is_unfinished(folder, SAMPLE):
         import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
-    trained = train_bundle(chosen, folder, settings, contract=contract)
+    trained = train_bundle(chosen, folder, settings, who=who, contract=contract)
     report = settings.reports_path / trained.bundle.version
     if not (report / JSON_FILE).is_file():
         prepared = ensure_prepared(folder, settings, threads=threads_of(settings))
@@ -231,14 +244,30 @@ def run_all(
                 "evaluated", weighted_f1=figures["weighted_f1"], accuracy=figures["accuracy"], report=str(report)
             )
     store = BundleStore(settings.models_path)
-    champion = store.serving().champion
-    if champion != trained.bundle.version:
-        verdict = judge_challenger(trained.bundle, folder, settings, contract=contract)
-        if verdict.passed:
-            store.make_champion(trained.bundle.version, instead_of=champion)
-        else:
-            reasons = [f"{one.name}: {one.finding}" for one in verdict.failed]
-            get_logger(__name__).warning(
-                "the gate refuses it, the champion stays", champion=champion, reasons=reasons
-            )
+    serving, version = store.serving(), trained.bundle.version
+    if version in serving.rolled_back:
+        get_logger(__name__).warning(
+            "it was rolled back before, the champion stays",
+            version=version,
+            champion=serving.champion,
+            hint=f"`aisle registry promote {version}` promotes it all the same",
+        )
+    elif version != serving.champion:
+        judge = partial(judge_challenger, data=folder, settings=settings, contract=contract)
+        _promote(trained.bundle, settings, who=who, judge=judge)
     return Bundle.load(store.find(CHAMPION))
+
+
+def _promote(
+    bundle: Bundle,
+    settings: Settings,
+    *,
+    who: str,
+    judge: Callable[[Bundle], Verdict] | None = None,
+    reason: str | None = None,
+) -> None:
+    """Promote what was trained; that it does not become champion is no failure of the training."""
+    try:
+        promote(bundle, settings, who=who, judge=judge, reason=reason)
+    except CheckFailed as refusal:
+        get_logger(__name__).warning("not promoted, the champion stays", version=bundle.version, reason=str(refusal))

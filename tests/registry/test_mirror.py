@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.servers import free_port
 from tests.service.conftest import answering_wrongly
 
 from aisle.errors import ServiceMissing, UsageError
-from aisle.files import write_json
+from aisle.files import read_json, write_json
 from aisle.model.bundle import RUN_FILE, Bundle
 from aisle.registry.bundles import BundleStore
 from aisle.registry.mirror import BUNDLE_TAG, mirror, needs_mirroring
@@ -232,6 +234,57 @@ def test_while_mlflow_is_away_the_work_goes_on_and_the_mirror_catches_up(
         assert Mlflow(away).aliases() == {"champion": other.version}
 
 
+@pytest.mark.parametrize("file", ["model.json", RUN_FILE])
+def test_a_damaged_bundle_is_passed_over_and_logged_once_it_is_whole(
+    settings: Settings, store: BundleStore, bundle: Bundle, other: Bundle, file: str
+) -> None:
+    path = store.add(other) / file
+    whole = path.read_bytes()
+    path.write_text("{")
+    with capture_logs() as logs:
+        done = mirror(settings)
+    assert (done.logged, done.damaged) == ([bundle.version], [other.version])
+    assert [one["version"] for one in logs if one["event"] == "damaged bundle passed over"] == [other.version]
+    assert Mlflow(settings).aliases() == {"champion": bundle.version}
+    assert needs_mirroring(settings)
+    path.write_bytes(whole)
+    assert mirror(settings).logged == [other.version]
+    assert not needs_mirroring(settings)
+
+
+def test_a_champion_that_was_damaged_after_it_was_logged_keeps_its_alias(
+    settings: Settings, store: BundleStore, bundle: Bundle
+) -> None:
+    mirror(settings)
+    (store.root / bundle.version / "model.json").write_text("{")
+    assert mirror(settings).damaged == []
+    assert Mlflow(settings).aliases() == {"champion": bundle.version}
+
+
+def test_a_run_that_is_caught_up_later_says_who_started_the_training(
+    settings: Settings, bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "by airflow")
+    write_json(tmp_path / "by airflow" / RUN_FILE, read_json(bundle.path / RUN_FILE) | {"source": "airflow"})
+    BundleStore(settings.models_path).add(Bundle.load(tmp_path / "by airflow"))
+    mirror(settings.model_copy(update={"run_source": "somebody else"}))
+    [run] = Mlflow(settings).runs()
+    assert run.data.tags["source"] == "airflow"
+
+
+def test_a_bundle_outside_the_store_has_its_run_logged_and_is_registered_once_it_is_in_it(
+    settings: Settings, bundle: Bundle
+) -> None:
+    assert mirror(settings, bundle).logged == [bundle.version]
+    there = Mlflow(settings)
+    [run] = there.runs()
+    assert not there.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    BundleStore(settings.models_path).add(bundle)
+    assert mirror(settings, bundle).logged == []
+    assert len(there.runs()) == 1
+    assert len(there.client.search_model_versions(f"run_id = '{run.info.run_id}'")) == 1
+
+
 def test_two_mirrorings_at_once_log_each_run_once(settings: Settings, store: BundleStore) -> None:
     threads = [threading.Thread(target=mirror, args=(settings,)) for _ in range(2)]
     for thread in threads:
@@ -264,6 +317,29 @@ def test_a_training_is_logged_in_sqlite_without_a_setting(shop: Path) -> None:
     assert json.loads(again.stdout)["mlflow"] == "sqlite:///data/mlflow.db"
     assert json.loads(again.stdout)["logged"] == []
     assert (shop / "data" / "mlflow-artifacts").is_dir()
+
+
+def test_a_training_into_a_folder_of_its_own_is_logged_with_its_source(shop: Path) -> None:
+    """As a stage of DVC trains."""
+    ran = aisle(shop, "train", "--out", "data/model", RUN_SOURCE="dvc")
+    assert ran.returncode == 0, ran.stderr
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{shop}/data/mlflow.db")
+    experiment = client.get_experiment_by_name("ProductCodeClassifier")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.data.tags[BUNDLE_TAG] == Bundle.load(shop / "data" / "model").version
+    assert run.data.tags["source"] == "dvc"
+    assert not (shop / "models" / "serving.json").exists()
+
+
+def test_a_training_does_not_wait_for_an_mlflow_that_never_answers(shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:  # accepts, and says nothing
+        uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        ran = aisle(shop, "train", MLFLOW_TRACKING_URI=uri, MLFLOW_WAIT_SECONDS="1")
+    assert ran.returncode == 0, ran.stderr
+    assert "MLflow does not have this run yet; logging goes on by itself" in ran.stderr
 
 
 def test_a_training_succeeds_though_mlflow_is_away(shop: Path) -> None:

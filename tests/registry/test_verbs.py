@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.service.conftest import answering_wrongly
+from tests.service.conftest import MALFORMED, Harm, answering_wrongly, make_unsure
 
 from aisle.data.prepare import Prepared
-from aisle.errors import AisleError, CheckFailed, InputError, UsageError
+from aisle.errors import AisleError, BundleError, CheckFailed, InputError, UsageError
 from aisle.model.bundle import Bundle
 from aisle.registry.bundles import BundleStore
 from aisle.registry.frozen import FROZEN_FILE
@@ -48,12 +48,16 @@ def store(bundle: Bundle) -> BundleStore:
 
 
 @pytest.fixture
-def unsure(bundle: Bundle, tmp_path: Path) -> Bundle:
+def other_folder(bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the champion, to be changed."""
+    return Path(shutil.copytree(bundle.path, tmp_path / "other"))
+
+
+@pytest.fixture
+def unsure(other_folder: Path) -> Bundle:
     """The champion, far too unsure of what it says."""
-    folder = tmp_path / "unsure"
-    shutil.copytree(bundle.path, folder)
-    answering_wrongly(folder)
-    return Bundle.load(folder)
+    make_unsure(other_folder)
+    return Bundle.load(other_folder)
 
 
 def trail() -> list[Entry]:
@@ -86,6 +90,19 @@ def test_force_promotes_for_a_reason_that_is_recorded_and_rollback_undoes_it(
     assert promotion.before == {"champion": champion}
     assert promotion.after == {"champion": unsure.version, "forced": "shown to the board", "gate": None}
     assert (rollback.what, rollback.after) == ("model.rollback", {"champion": champion})
+
+
+@pytest.mark.parametrize("harm", [answering_wrongly, *MALFORMED])
+@pytest.mark.parametrize("words", [["register"], ["promote"], ["promote", "--force", "it is the newest"]])
+def test_a_bundle_that_does_not_give_its_known_answer_is_not_even_a_challenger(
+    verb: Verb, store: BundleStore, other_folder: Path, words: list[str], harm: Harm
+) -> None:
+    before = store.serving()
+    harm(other_folder)
+    with pytest.raises(BundleError, match=r"known answer|tables do not fit"):
+        verb(words[0], str(other_folder), *words[1:])
+    assert store.serving() == before
+    assert store.versions() == [before.champion]
 
 
 def test_force_without_a_reason_is_wrong_use(verb: Verb, store: BundleStore, unsure: Bundle) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import aisle
+from aisle.data.prepare import Prepared
+from aisle.settings import get_settings
 from aisle.training.lineage import code_revision, package_versions
+from aisle.training.recipes import light, lstm_vgg16
+from aisle.training.train import lineage_of
 
 
 @pytest.fixture
@@ -52,3 +58,25 @@ def test_in_somebody_elses_repository_it_is_the_packages_version(checkout: Path)
 
 def test_the_packages_that_compute_are_named_with_their_versions() -> None:
     assert set(package_versions()) >= {"numpy", "scikit-learn", "onnxruntime"}
+
+
+def test_what_keras_computes_with_is_part_of_the_lineage_of_networks(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a training that was killed does not go on under another backend."""
+    found = {}
+    for backend in ("", "jax"):
+        if backend:
+            monkeypatch.setenv("KERAS_BACKEND", backend)
+        get_settings.cache_clear()
+        found[backend] = lineage_of(lstm_vgg16("none"), prepared)
+    assert (found[""]["keras_backend"], found["jax"]["keras_backend"]) == ("tensorflow", "jax")
+    assert "keras_backend" not in lineage_of(light(), prepared)
+
+
+def test_keras_is_told_what_the_settings_say(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KERAS_HOME=/kept/here\nKERAS_BACKEND=jax\n")
+    script = "import os; from aisle.settings import provide_keras; provide_keras(); print(dict(os.environ))"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+    environment = ast.literal_eval(ran.stdout)
+    assert (environment["KERAS_HOME"], environment["KERAS_BACKEND"]) == ("/kept/here", "jax")

@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def real_bundle(real_catalogue: Path, place: Settings) -> Bundle:
-    return train_bundle(light(), real_catalogue, place).bundle
+    return train_bundle(light(), real_catalogue, place, who="anne").bundle
 
 
 @pytest.mark.timeout(900)

@@ -21,7 +21,17 @@ def test_an_unknown_recipe_is_told_which_there_are() -> None:
 
 def test_a_choice_that_a_recipe_does_not_have_is_refused() -> None:
     with pytest.raises(UsageError, match="light has no choice of weights"):
-        choose_recipe("light", "imagenet", Settings())
+        choose_recipe("light", Settings(), weights="imagenet")
+    with pytest.raises(UsageError, match="light has no choice of fine-tune"):
+        choose_recipe("light", Settings(), fine_tune=2)
+
+
+def test_vgg16_is_tuned_for_as_many_epochs_as_are_chosen() -> None:
+    chosen = {
+        epochs: choose_recipe("lstm-vgg16", Settings(), weights="none", fine_tune=epochs) for epochs in (None, 3)
+    }
+    most = {epochs: one.image.fine_tuning.most for epochs, one in chosen.items() if isinstance(one, LstmVgg16)}
+    assert most == {None: 0, 3: 3}
 
 
 def test_weights_are_downloaded_where_they_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,6 +56,6 @@ def test_weights_that_were_downloaded_before_need_no_network(monkeypatch: pytest
     monkeypatch.setattr(httpx, "head", lambda *_, **__: pytest.fail("asked the network"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / vgg16.WEIGHTS_FILE).touch()
-    chosen = choose_recipe("lstm-vgg16", None, Settings(keras_home=tmp_path))
+    chosen = choose_recipe("lstm-vgg16", Settings(keras_home=tmp_path))
     assert isinstance(chosen, LstmVgg16)
     assert chosen.image.weights == "imagenet"

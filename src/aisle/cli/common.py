@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from aisle.logs import LogFile, setup_logging
+from aisle.logs import LogFile, get_logger, setup_logging
 from aisle.settings import Settings, get_settings
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -35,7 +35,14 @@ def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How to train, for every verb that does."""
+    """How to train, for every verb that does: `recipe_name`, `weights`, `fine_tune`."""
+    function = click.option(
+        "--fine-tune",
+        metavar="EPOCHS",
+        type=click.IntRange(min=0),
+        default=None,
+        help="Then train VGG16's last block of lstm-vgg16, too, which wants a GPU.  [default: 0]",
+    )(function)
     function = click.option(
         "--weights",
         type=click.Choice(["auto", "imagenet", "none"]),
@@ -57,20 +64,39 @@ def print_result(result: dict[str, Any], as_json: bool, sentence: Callable[[dict
     click.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else sentence(result))
 
 
-def start_mirror(settings: Settings) -> subprocess.Popen[bytes] | None:
+def start_mirror(settings: Settings, *, outside: Path | None = None) -> subprocess.Popen[bytes] | None:
     """Bring MLflow up to date in a process of its own: this one stays small, and need not wait. None: there is none.
 
-    It ends by itself, and says what it did in the log.
+    It ends by itself, and says what it did in the log. The run of a bundle `outside` the store is logged as well.
     """
     from importlib.util import find_spec
 
     from aisle.registry.mirror import needs_mirroring
 
-    if find_spec("mlflow") is None or not needs_mirroring(settings):
+    is_wanted = settings.mlflow_uri and (outside is not None or needs_mirroring(settings))
+    if not is_wanted or find_spec("mlflow") is None:
         return None
-    command = [sys.executable, "-m", "aisle", "registry", "mirror"]
+    command = [sys.executable, "-m", "aisle", "registry", "mirror", *([] if outside is None else [str(outside)])]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603
+
+
+def wait_for_mirror(
+    mirror: subprocess.Popen[bytes] | None, settings: Settings, *, outside: Path | None = None
+) -> None:
+    """Give the mirroring of a training its time; what it could not do is a warning, and no failure."""
+    if mirror is None:
+        return
+    log, again = get_logger(__name__), f"aisle registry mirror {outside or ''}".strip()
+    log.info("logging the run in MLflow", mlflow=settings.mlflow_uri)
+    try:
+        if mirror.wait(settings.mlflow_wait_seconds) != 0:
+            log.warning(f"MLflow does not have this run yet: `{again}` says why, and catches up")
+    except subprocess.TimeoutExpired:
+        log.warning(
+            f"MLflow does not have this run yet; logging goes on by itself, and `{again}` tells whether it succeeded",
+            waited_seconds=settings.mlflow_wait_seconds,
+        )
 
 
 def operator() -> str:

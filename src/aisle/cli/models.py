@@ -12,12 +12,14 @@ from aisle.cli.common import (
     FOLDER,
     as_json,
     contract_options,
+    operator,
     print_result,
     recipe_options,
     start,
     start_mirror,
+    wait_for_mirror,
 )
-from aisle.logs import LogFile, get_logger
+from aisle.logs import LogFile
 
 
 @click.command()
@@ -30,6 +32,7 @@ from aisle.logs import LogFile, get_logger
 def train(
     recipe_name: str,
     weights: str | None,
+    fine_tune: int | None,
     data: Path | None,
     out: Path | None,
     again: bool,
@@ -44,19 +47,15 @@ def train(
     from aisle.registry.bundles import BundleStore
 
     trained = train_bundle(
-        choose_recipe(recipe_name, weights, settings),
+        choose_recipe(recipe_name, settings, weights=weights, fine_tune=fine_tune),
         data or settings.data_path / "raw",
         settings,
+        who=operator(),
         out=out,
         contract=ContractOptions(max_bad, allow_missing_types),
         again=again,
     )
-    if out is None and (mirror := start_mirror(settings)) is not None:
-        get_logger(__name__).info("logging the run in MLflow", mlflow=settings.mlflow_uri)
-        if mirror.wait() != 0:
-            get_logger(__name__).warning(
-                "MLflow does not have this run yet: `aisle registry mirror` says why, and catches up"
-            )
+    wait_for_mirror(start_mirror(settings, outside=out), settings, outside=out)
     champion = BundleStore(settings.models_path).serving().champion
     found = {
         "version": trained.bundle.version,

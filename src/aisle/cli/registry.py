@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from aisle.cli.common import FOLDER, as_json, operator, print_result, start, start_mirror
-from aisle.errors import CheckFailed, UsageError
-from aisle.files import write_json
+from aisle.errors import UsageError
 from aisle.logs import LogFile, get_logger
-from aisle.settings import Settings
-
-VERDICT_FILE = "gate.json"
 
 
 @click.group()
@@ -49,15 +43,16 @@ def list_(as_json: bool) -> None:
 def register(bundle: str, as_json: bool) -> None:
     """Put BUNDLE, a folder or a version of the store, up as the challenger."""
     settings = start(LogFile.TRAIN)
-    from aisle.model.bundle import Bundle
     from aisle.registry.bundles import BundleStore
+    from aisle.registry.promotion import checked
+    from aisle.registry.trail import trail
 
     store = BundleStore(settings.models_path)
-    found = Bundle.load(store.find(bundle))
+    found = checked(store.find(bundle))
     before = store.serving().challenger
     store.add(found)
     after = {"challenger": found.version}
-    with _trail(settings) as record:
+    with trail(settings, operator()) as record:
         store.make_challenger(found.version)
         record(what="model.register", subject=found.version, before={"challenger": before}, after=after)
     start_mirror(settings)
@@ -83,53 +78,33 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
     settings = start(LogFile.TRAIN)
     from aisle.model.bundle import Bundle
     from aisle.registry.bundles import BundleStore
+    from aisle.registry.promotion import promote as promote_bundle
 
-    store = BundleStore(settings.models_path)
-    challenger = Bundle.load(store.add(Bundle.load(store.find(version))))
-    before = store.serving().champion
-    verdict: dict[str, Any] | None = None
-    if force is not None and not force.strip():
-        raise UsageError("--force needs a reason", hint='Say why, as in --force "the class is sold no more".')
+    challenger = Bundle.load(BundleStore(settings.models_path).find(version))
+    judge = None
     if force is None:
         from aisle.pipeline import judge_challenger
 
-        judged = judge_challenger(challenger, data or settings.data_path / "raw", settings)
-        verdict = judged.as_dict()
-        report = settings.reports_path / challenger.version / VERDICT_FILE
-        write_json(report, verdict)
-        if not judged.passed:
-            raise CheckFailed(
-                f"the gate refuses {challenger.version}: "
-                + "; ".join(f"{c.name}: {c.finding}" for c in judged.failed),
-                where=report,
-                hint="`--force REASON` promotes it all the same.",
-            )
-    after = {"champion": challenger.version, "forced": force, "gate": verdict}
-    with _trail(settings) as record:
-        store.make_champion(challenger.version, instead_of=before)
-        record(what="model.promote", subject=challenger.version, before={"champion": before}, after=after)
+        judge = functools.partial(judge_challenger, data=data or settings.data_path / "raw", settings=settings)
+    done = promote_bundle(challenger, settings, who=operator(), judge=judge, reason=force)
     start_mirror(settings)
 
     def sentence(found: dict[str, Any]) -> str:
         gate = found["gate"] or {"criteria": []}
         lines = [f"  {one['name']}: {one['finding']}" for one in gate["criteria"]]
-        return "\n".join([*lines, f"champion: {found['champion']}, before: {before or 'none'}"])
+        return "\n".join([*lines, f"champion: {found['champion']}, before: {found['before'] or 'none'}"])
 
-    print_result({**after, "before": before}, as_json, sentence)
+    print_result({**done.entry(), "before": done.before}, as_json, sentence)
 
 
 @registry.command()
 @as_json
 def rollback(as_json: bool) -> None:
-    """Make the champion before this one the champion again."""
+    """Make the champion before this one the champion again; `aisle run` does not undo it."""
     settings = start(LogFile.TRAIN)
-    from aisle.registry.bundles import BundleStore
+    from aisle.registry.promotion import roll_back
 
-    store = BundleStore(settings.models_path)
-    before = store.serving().champion
-    with _trail(settings) as record:
-        now = store.roll_back().champion
-        record(what="model.rollback", subject=now, before={"champion": before}, after={"champion": now})
+    before, now = roll_back(settings, who=operator())
     start_mirror(settings)
     print_result(
         {"champion": now, "before": before},
@@ -149,28 +124,31 @@ def freeze(data: Path | None, as_json: bool) -> None:
     from aisle.pipeline import threads_of
     from aisle.registry.bundles import BundleStore
     from aisle.registry.frozen import frozen_products
+    from aisle.registry.trail import trail
 
     raw = data or settings.data_path / "raw"
     prepared = ensure_prepared(raw, settings, contract=ContractOptions(), threads=threads_of(settings))
-    with _trail(settings) as record:
+    with trail(settings, operator()) as record:
         rows = len(frozen_products(BundleStore(settings.models_path).root, prepared, again=True))
         record(what="gate.freeze", subject=str(raw), before=None, after={"products": rows})
     print_result({"products": rows}, as_json, lambda found: f"{found['products']} products are frozen for the gate")
 
 
 @registry.command("mirror")
+@click.argument("bundle", metavar="[BUNDLE]", type=FOLDER, required=False)
 @as_json
-def mirror_(as_json: bool) -> None:
-    """Bring MLflow up to date: runs, registered versions, aliases.
+def mirror_(bundle: Path | None, as_json: bool) -> None:
+    """Bring MLflow up to date: runs, registered versions, aliases; and the run of BUNDLE, a folder of its own.
 
     Training, registering, promoting and rolling back start this by themselves.
     """
     settings = start(LogFile.TRAIN)
     if not settings.mlflow_uri:
         raise UsageError("there is no MLflow to mirror to: MLFLOW_TRACKING_URI is off")
+    from aisle.model.bundle import Bundle
     from aisle.registry.mirror import mirror
 
-    found = mirror(settings)
+    found = mirror(settings, Bundle.load(bundle) if bundle is not None else None)
     get_logger(__name__).info("mirrored in MLflow", logged=found.logged, **found.aliases)
     print_result(
         {"logged": found.logged, "aliases": found.aliases, "mlflow": settings.mlflow_uri},
@@ -180,18 +158,3 @@ def mirror_(as_json: bool) -> None:
             + (", ".join(f"{alias}: {version}" for alias, version in done["aliases"].items()) or "no alias")
         ),
     )
-
-
-@contextlib.contextmanager
-def _trail(settings: Settings) -> Iterator[Callable[..., None]]:
-    """What is changed in this context and told to its value is in the audit trail; nothing is changed without it."""
-    from aisle.clock import utc_now
-    from aisle.store import audit
-    from aisle.store.engine import open_database, writing
-    from aisle.store.migrate import migrate
-
-    engine = open_database(settings.database_url)
-    migrate(engine)
-    with writing(engine) as connection:
-        yield functools.partial(audit.record, connection, who=operator(), at=utc_now())
-    engine.dispose()

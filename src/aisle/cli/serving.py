@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aisle.cli.common import contract_options, recipe_options, start, start_mirror
+from aisle.cli.common import contract_options, operator, recipe_options, start, start_mirror, wait_for_mirror
 from aisle.logs import LogFile
 from aisle.settings import override
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def run(
     recipe_name: str,
     weights: str | None,
+    fine_tune: int | None,
     source: str,
     rows: int,
     seed: int,
@@ -41,14 +42,14 @@ def run(
 
     if not once or BundleStore(settings.models_path).serving().champion is None:
         chosen, contract = (
-            choose_recipe(recipe_name, weights, settings),
+            choose_recipe(recipe_name, settings, weights=weights, fine_tune=fine_tune),
             ContractOptions(max_bad, allow_missing_types),
         )
-        run_all(chosen, source, settings, rows=rows, seed=seed, contract=contract)
+        run_all(chosen, source, settings, who=operator(), rows=rows, seed=seed, contract=contract)
     mirroring = start_mirror(settings)
-    if not serve and mirroring is not None:
-        mirroring.wait()
-    if serve:
+    if not serve:
+        wait_for_mirror(mirroring, settings)
+    else:
         settings = start(LogFile.SERVING)
         from aisle.service.serve import serve_with_tokens
 

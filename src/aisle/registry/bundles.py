@@ -11,6 +11,7 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from aisle.errors import BundleError, CheckFailed, InputError
@@ -24,13 +25,20 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 HISTORY = 20
 
 
+class Whoever(Enum):
+    """Stands for any champion, and for none: None itself says that there must be none."""
+
+    SERVES = "whoever serves"
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Versions: who serves, who would like to, and who served before, the last one last."""
+    """Versions: who serves, who would like to, who served before, the last one last, and who was rolled back."""
 
     champion: str | None = None
     challenger: str | None = None
     before: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
 
 
 class BundleStore:
@@ -50,7 +58,7 @@ class BundleStore:
         """Raises BundleError for a pointer that cannot be read."""
         try:
             found = Serving(**read_json(self.root / POINTER_FILE))
-            return replace(found, before=tuple(found.before))
+            return replace(found, before=tuple(found.before), rolled_back=tuple(found.rolled_back))
         except FileNotFoundError:
             return Serving()
         except (ValueError, TypeError):
@@ -76,24 +84,27 @@ class BundleStore:
                 if read_json(self.root / version / LINEAGE_FILE) == lineage:
                     return Bundle.load(self.root / version)
             except (BundleError, OSError, ValueError) as error:
-                get_logger(__name__).warning("damaged bundle passed over", version=version, reason=str(error))
+                pass_over(version, error)
         return None
 
-    def make_champion(self, version: str, *, instead_of: str | None = None) -> Serving:
+    def make_champion(self, version: str, *, instead_of: str | Whoever | None = Whoever.SERVES) -> Serving:
         """Point to `version`, which must be in the store and whole; the champion so far can be rolled back to.
 
-        With `instead_of` only if that is the champion still: raises CheckFailed where another was faster.
+        Only if `instead_of` is the champion still, None: if there still is none. Raises CheckFailed where another
+        was faster.
         """
         Bundle.load(self.root / version)
         with self._changing() as now:
-            if instead_of is not None and now.champion != instead_of:
+            if instead_of not in (Whoever.SERVES, now.champion):
+                wanted = f"replace {instead_of}" if instead_of else "be the first champion"
                 raise CheckFailed(
-                    f"{version} was to replace {instead_of}, but {now.champion} is the champion by now",
+                    f"{version} was to {wanted}, but {now.champion} is the champion by now",
                     hint="Promote again to be measured against that one.",
                 )
             before = (*now.before, now.champion) if now.champion not in (None, version) else now.before
             challenger = None if now.challenger == version else now.challenger
-            return self._point(Serving(version, challenger, tuple(one for one in before if one)[-HISTORY:]))
+            rolled_back = tuple(one for one in now.rolled_back if one != version)
+            return self._point(Serving(version, challenger, tuple(filter(None, before))[-HISTORY:], rolled_back))
 
     def roll_back(self) -> Serving:
         """Point to the champion before this one; twice rolled back is two steps back.
@@ -103,8 +114,10 @@ class BundleStore:
         with self._changing() as now:
             if not now.before:
                 raise CheckFailed("there was no champion before this one", where=self.root)
-            Bundle.load(self.root / now.before[-1])
-            return self._point(Serving(now.before[-1], now.challenger, now.before[:-1]))
+            *before, champion = now.before
+            Bundle.load(self.root / champion)
+            rolled_back = tuple(one for one in (*now.rolled_back, now.champion) if one not in (None, champion))
+            return self._point(Serving(champion, now.challenger, tuple(before), rolled_back[-HISTORY:]))
 
     def make_challenger(self, version: str) -> Serving:
         """Name `version`, which must be in the store and whole, as the one that would like to be champion."""
@@ -140,3 +153,8 @@ class BundleStore:
             return Path(name)
         there = ", ".join(self.versions()[-5:]) or "no version yet"
         raise InputError(f"there is no bundle {name!r}", where=self.root, hint=f"The store has {there}.")
+
+
+def pass_over(version: str, reason: Exception) -> None:
+    """Say that a bundle of the store is damaged and that the work goes on without it."""
+    get_logger(__name__).warning("damaged bundle passed over", version=version, reason=str(reason))

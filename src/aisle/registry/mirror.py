@@ -2,6 +2,8 @@
 
 The bundle store says what serves; MLflow repeats it. A bundle holds all that its run is made of (parameters, metrics,
 history), so nothing waits anywhere while MLflow is away: the next mirroring finds what MLflow does not have yet.
+Of a bundle outside the store, as `aisle train --out` writes it, the run alone is logged; its version is registered
+once it is in the store.
 
 Only this module imports MLflow, and late: that takes many seconds.
 """
@@ -18,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from aisle.catalog import TYPES_FILE
-from aisle.errors import ServiceMissing
+from aisle.errors import BundleError, ServiceMissing
 from aisle.files import read_json, sha256_bytes, sha256_json, write_text
 from aisle.logs import get_logger
 from aisle.model.bundle import LINEAGE_FILE, METRICS_FILE, RUN_FILE, Bundle
 from aisle.model.classifier import TEXT
-from aisle.registry.bundles import CHALLENGER, CHAMPION, BundleStore
-from aisle.settings import Settings, provide
+from aisle.registry.bundles import CHALLENGER, CHAMPION, BundleStore, pass_over
+from aisle.settings import Settings, provide, provide_keras
 
 LOCK_FILE, STATE_FILE = ".mirror.lock", ".mirrored"
 RUN_NAMES = {"lstm-vgg16": "Train_Concatenate_Model"}
@@ -42,7 +44,6 @@ class Ledger:
     tracking_uri: str
     experiment: str
     artifacts: Path
-    source: str
 
     @property
     def model(self) -> str:
@@ -52,16 +53,20 @@ class Ledger:
 
 @dataclass
 class Mirrored:
-    """What a mirroring did: versions whose run was logged, and where the aliases point now."""
+    """What a mirroring did: versions whose run was logged, those that are damaged and were not, and where the
+    aliases point now.
+    """
 
     logged: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
 
 
-def mirror(settings: Settings) -> Mirrored:
+def mirror(settings: Settings, outside: Bundle | None = None) -> Mirrored:
     """Bring MLflow up to date with the store; again does nothing more. One at a time: a second one waits.
 
-    Raises ServiceMissing where MLflow does not answer or is not installed.
+    The run of a bundle `outside` the store is logged as well. Raises ServiceMissing where MLflow does not answer or
+    is not installed.
     """
     store, ledger = BundleStore(settings.models_path), _ledger(settings)
     provide(mlflow_logging_level="WARNING")
@@ -73,8 +78,9 @@ def mirror(settings: Settings) -> Mirrored:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = _state(store, ledger, settings.reports_path)
         with _answering(ledger):
-            done = _Mirror(store, ledger, settings.reports_path, settings.runs_path).bring_up_to_date()
-        write_text(store.root / STATE_FILE, state)
+            done = _Mirror(store, ledger, settings.reports_path, settings.runs_path).bring_up_to_date(outside)
+        if not done.damaged:
+            write_text(store.root / STATE_FILE, state)
     return done
 
 
@@ -94,7 +100,6 @@ def _ledger(settings: Settings) -> Ledger:
         tracking_uri=settings.mlflow_uri,
         experiment=settings.mlflow_experiment_name,
         artifacts=settings.data_path / "mlflow-artifacts",
-        source=settings.run_source,
     )
 
 
@@ -115,17 +120,16 @@ class _Mirror:
         self._client = mlflow.MlflowClient()
         self._experiment = self._experiment_id()
 
-    def bring_up_to_date(self) -> Mirrored:
+    def bring_up_to_date(self, outside: Bundle | None) -> Mirrored:
         done = Mirrored()
         numbers = {}
         for version in self._store.versions():
-            bundle = Bundle.load(self._store.root / version)
-            run_id, new = self._run_of(bundle)
-            if new:
-                done.logged.append(version)
-                get_logger(__name__).info("run logged in MLflow", version=version, run=run_id)
-            self._log_reports(version, run_id)
-            numbers[version] = self._registered(version, run_id)
+            run_id = self._finished_run(version) or self._run_of_stored(version, done)
+            if run_id is not None:
+                self._log_reports(version, run_id)
+                numbers[version] = self._registered(version, run_id)
+        if outside is not None and self._finished_run(outside.version) is None:
+            self._log_run(outside, _run_of(outside), done)
         done.aliases = self._set_aliases(numbers)
         return done
 
@@ -138,20 +142,28 @@ class _Mirror:
         location = None if remote else self._ledger.artifacts.resolve().as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _run_of(self, bundle: Bundle) -> tuple[str, bool]:
-        """The finished run of a bundle, logged now if there is none; one that was begun and not finished goes."""
-        runs = self._client.search_runs([self._experiment], f"tags.{BUNDLE_TAG} = '{bundle.version}'")
+    def _finished_run(self, version: str) -> str | None:
+        """The run of a bundle, as far as it was logged to its end; one that was begun and not finished goes."""
+        runs = self._client.search_runs([self._experiment], f"tags.{BUNDLE_TAG} = '{version}'")
         finished = [run for run in runs if run.info.status == "FINISHED"]
         for run in runs:
             if run not in finished[:1]:
                 self._client.delete_run(run.info.run_id)
-        if finished:
-            return str(finished[0].info.run_id), False
-        return self._log_run(bundle), True
+        return str(finished[0].info.run_id) if finished else None
 
-    def _log_run(self, bundle: Bundle) -> str:
+    def _run_of_stored(self, version: str, done: Mirrored) -> str | None:
+        """The run of a bundle of the store, logged now; None, with a warning, for a damaged one."""
+        try:
+            bundle = Bundle.load(self._store.root / version)
+            run = _run_of(bundle)
+        except (BundleError, OSError) as error:
+            pass_over(version, error)
+            done.damaged.append(version)
+            return None
+        return self._log_run(bundle, run, done)
+
+    def _log_run(self, bundle: Bundle, run: Mapping[str, Any], done: Mirrored) -> str:
         lineage, metrics = bundle.json(LINEAGE_FILE), bundle.json(METRICS_FILE)
-        run = read_json(bundle.path / RUN_FILE)
         configuration = lineage["configuration"]
         recipe = configuration["name"]
         began = run.get("began", "")
@@ -161,7 +173,7 @@ class _Mirror:
             run_name=RUN_NAMES.get(recipe, recipe),
             tags={
                 BUNDLE_TAG: bundle.version,
-                "source": self._ledger.source,
+                "source": run.get("source", "unknown"),
                 "version": began,
                 "model_type": configuration.get("model_type", recipe),
                 "recipe": recipe,
@@ -177,6 +189,8 @@ class _Mirror:
                 self._client.log_artifact(run_id, str(bundle.path / name), folder)
         self._log_networks(run_id, bundle)
         self._client.set_terminated(run_id)
+        done.logged.append(bundle.version)
+        get_logger(__name__).info("run logged in MLflow", version=bundle.version, run=run_id)
         return run_id
 
     def _log_numbers(
@@ -211,7 +225,7 @@ class _Mirror:
         files = sorted((self._attachments / bundle.version).glob("*.keras"))
         if not files:
             return
-        provide(tf_enable_onednn_opts=0, tf_cpp_min_log_level=2)
+        provide_keras()
         import keras  # noqa: PLC0415
         import mlflow.keras  # noqa: PLC0415
 
@@ -289,6 +303,16 @@ def _answering(ledger: Ledger) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:300]
+
+
+def _run_of(bundle: Bundle) -> dict[str, Any]:
+    """What the training left beside the sums. Raises BundleError where it is missing or damaged."""
+    try:
+        run: dict[str, Any] = read_json(bundle.path / RUN_FILE)
+        dict(run["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BundleError(f"{RUN_FILE} is missing or damaged", where=bundle.path) from None
+    return run
 
 
 def _signature(network: Any) -> tuple[Any, Any]:

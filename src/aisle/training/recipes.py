@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from types import MappingProxyType
 
@@ -150,19 +150,21 @@ def light() -> Light:
     return Light()
 
 
-def lstm_vgg16(weights: str = "imagenet") -> LstmVgg16:
-    return LstmVgg16(image=VggTraining(weights=weights))
+def lstm_vgg16(weights: str = "imagenet", fine_tune: int = 0) -> LstmVgg16:
+    """`weights`: what VGG16 begins with; `fine_tune`: for how many epochs at most its last block is trained, too."""
+    image = VggTraining(weights=weights)
+    return LstmVgg16(image=replace(image, fine_tuning=replace(image.fine_tuning, most=fine_tune)))
 
 
 RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"light": light, "lstm-vgg16": lstm_vgg16})
 
 
-def recipe(name: str, **choices: str) -> Recipe:
+def recipe(name: str, **choices: str | int) -> Recipe:
     """Raises UsageError that names the recipes there are, or the choice that the recipe does not have."""
     known = choices_of(name)
     for choice in choices:
         if choice not in known:
-            raise UsageError(f"the recipe {name} has no choice of {choice}")
+            raise UsageError(f"the recipe {name} has no choice of {choice.replace('_', '-')}")
     return RECIPES[name](**choices)
 
 

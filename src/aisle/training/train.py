@@ -27,7 +27,7 @@ from aisle.model.bundle import MANIFEST_FILE, Bundle, BundleParts, write_bundle
 from aisle.model.classifier import LOOKS_AT, Classifier
 from aisle.model.image import ImageEncoder
 from aisle.model.known_answer import known_answer
-from aisle.settings import provide
+from aisle.settings import get_settings, provide_keras
 from aisle.training import efficientnet, vgg16
 from aisle.training.card import model_card
 from aisle.training.checkpoints import Checkpoints
@@ -48,9 +48,11 @@ def train(
     threads: int,
     evaluated_on: Side = Side.TEST,
     attachments: Path | None = None,
+    source: str = "cli",
 ) -> Bundle:
     """Train `recipe` on `prepared` and write the bundle to `out`. Raises InputError for a catalogue it cannot use.
 
+    `source` is who started it, for the ledger.
     What else the recipe has for people who go on with its training goes to the folder `attachments/VERSION`.
     """
     check_replaceable(out, marker=MANIFEST_FILE)
@@ -71,6 +73,7 @@ def train(
     }
     seconds["measured"] = time.monotonic() - started
     run: dict[str, Any] = {
+        "source": source,
         "began": began.isoformat(timespec="seconds"),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "threads": threads,
@@ -104,8 +107,7 @@ def learner_of(recipe: Recipe) -> Learner:
     """Raises ServiceMissing where what the recipe learns with is not installed."""
     if isinstance(recipe, Light):
         return LightLearner(recipe)
-    # oneDNN sums in an order of its own on each processor; and TensorFlow tells of the processor, past our log.
-    provide(tf_enable_onednn_opts=0, tf_cpp_min_log_level=2)
+    provide_keras()
     try:
         from aisle.training.lstm_vgg16.learner import LstmVgg16Learner  # noqa: PLC0415  TensorFlow takes its time
     except ModuleNotFoundError as error:
@@ -118,13 +120,15 @@ def learner_of(recipe: Recipe) -> Learner:
 
 def lineage_of(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     """All that decides the bytes of a bundle: data, code, configuration and seed."""
-    networks = ("keras", "tensorflow-cpu", "tensorflow") if isinstance(recipe, LstmVgg16) else ()
+    backend = get_settings().keras_backend if isinstance(recipe, LstmVgg16) else None
+    networks = ("keras", "tensorflow-cpu", "tensorflow", backend) if backend else ()
     return {
         "data_hash": prepared.data_hash,
         "code_revision": code_revision(),
         "configuration": json.loads(json.dumps(asdict(recipe))),
         "seed": recipe.seed,
         "packages": package_versions(*networks),
+        **({"keras_backend": backend} if backend else {}),
         "image_encoder": _encoder_source(recipe) if prepared.images_path else None,
         "rows": prepared.counts,
     }

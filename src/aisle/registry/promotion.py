@@ -1,0 +1,96 @@
+"""Promotion: the one way for a bundle to become champion, with a verdict or a reason, a report and an entry.
+
+The first champion of a store has nobody to be measured beside: that it is the first is its reason. A version that
+was rolled back becomes champion again only when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aisle.errors import CheckFailed, UsageError
+from aisle.files import write_json
+from aisle.model.bundle import Bundle
+from aisle.model.known_answer import load_checked
+from aisle.registry.bundles import BundleStore
+from aisle.registry.trail import trail
+from aisle.settings import Settings
+
+if TYPE_CHECKING:  # with a reason nothing is measured, and what measures takes its time to load
+    from aisle.registry.gate import Verdict
+
+VERDICT_FILE = "gate.json"
+THE_FIRST = "the first champion of this store"
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """Who is champion now, who was before, and why: the verdict of the gate, or the reason given instead."""
+
+    champion: str
+    before: str | None
+    forced: str | None
+    gate: dict[str, Any] | None
+
+    def entry(self) -> dict[str, Any]:
+        return {"champion": self.champion, "forced": self.forced, "gate": self.gate}
+
+
+def checked(path: Path) -> Bundle:
+    """The bundle there, if it gives its known answer, without which nobody could serve it. Raises BundleError."""
+    with load_checked(path) as predictor:
+        return predictor.bundle
+
+
+def promote(
+    bundle: Bundle,
+    settings: Settings,
+    *,
+    who: str,
+    judge: Callable[[Bundle], Verdict] | None = None,
+    reason: str | None = None,
+) -> Promotion:
+    """Make `bundle` the champion if `judge` lets it pass, or for a `reason`; one of the two is given.
+
+    A bundle from elsewhere is copied into the store first; the verdict is written to the reports of its version.
+    Raises CheckFailed where the gate refuses it or another promotion was faster, UsageError for an empty reason,
+    BundleError where it does not give its known answer.
+    """
+    store = BundleStore(settings.models_path)
+    before = store.serving().champion
+    if (reason is None or not reason.strip()) == (judge is None):
+        raise UsageError("--force needs a reason", hint='Say why, as in --force "the class is sold no more".')
+    bundle = Bundle.load(store.add(checked(bundle.path)))
+    verdict = None
+    if judge is not None:
+        judged = judge(bundle)
+        verdict = judged.as_dict()
+        report = settings.reports_path / bundle.version / VERDICT_FILE
+        write_json(report, verdict)
+        if not judged.passed:
+            raise CheckFailed(
+                f"the gate refuses {bundle.version}: " + "; ".join(f"{c.name}: {c.finding}" for c in judged.failed),
+                where=report,
+                hint="`aisle registry promote --force REASON` promotes it all the same.",
+            )
+    promotion = Promotion(bundle.version, before, reason, verdict)
+    with trail(settings, who) as record:
+        store.make_champion(bundle.version, instead_of=before)
+        record(what="model.promote", subject=bundle.version, before={"champion": before}, after=promotion.entry())
+    return promotion
+
+
+def roll_back(settings: Settings, *, who: str) -> tuple[str, str]:
+    """Make the champion before this one the champion again: from which version, and to which.
+
+    Raises CheckFailed where there was none before.
+    """
+    store = BundleStore(settings.models_path)
+    with trail(settings, who) as record:
+        serving = store.roll_back()
+        before, now = serving.rolled_back[-1], str(serving.champion)
+        record(what="model.rollback", subject=now, before={"champion": before}, after={"champion": now})
+    return before, now
