@@ -8,15 +8,17 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.servers import RunningRedis, free_port, nginx, postgres
+from tests.servers import RunningRedis, free_port, new_cluster, nginx
 from tests.service.conftest import MALFORMED, NO_LIMITS, Harm, answering_wrongly, damaged
 from tests.service.processes import AISLE, PASSWORD, Load, Running, Shop, sign_in, wait_for
 
@@ -212,7 +214,8 @@ def test_who_is_told_twice_stops_at_once(shop: Shop, tokens: Running) -> None:
 
 def test_a_request_under_way_is_answered_before_the_end(shop: Shop, tokens: Running) -> None:
     body = b'{"designation": "piscine"}'
-    with shop.running("serve", **QUICK) as service, httpx.Client(base_url=service.url) as client:
+    one_place = {"QUEUE_SIZE": "1", **QUICK}
+    with shop.running("serve", **one_place) as service, httpx.Client(base_url=service.url) as client:
         headers = sign_in(service.url) | {"content-type": "application/json", "content-length": str(len(body))}
         half_way, go_on = threading.Event(), threading.Event()
 
@@ -228,13 +231,31 @@ def test_a_request_under_way_is_answered_before_the_end(shop: Shop, tokens: Runn
         )
         thread.start()
         half_way.wait(30)
-        wait_for(lambda: metric(service.url, "aisle_http_request_seconds_count") >= 0)
+        # The one place is taken; who only knocks, with a method that /predict does not take, takes none.
+        wait_for(lambda: httpx.get(f"{service.url}/predict").status_code == 503)
         service.process.terminate()
         wait_for(lambda: not service.is_ready())
         go_on.set()
         thread.join(30)
         assert statuses == [200]
         assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("service", ["serve", "auth"])
+def test_a_request_that_never_ends_does_not_keep_a_service_longer_than_promised(shop: Shop, service: str) -> None:
+    """With the longest drain that may be set; a platform kills after 30 seconds."""
+    path, kind = {
+        "serve": ("/feedback", "application/json"),
+        "auth": ("/token/revoke", "application/x-www-form-urlencoded"),
+    }[service]
+    head = f"POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Type: {kind}\r\nContent-Length: 50\r\n\r\n"
+    with shop.running(service, DRAIN_SECONDS="10") as running:
+        address = urlsplit(running.url)
+        with socket.create_connection((str(address.hostname), address.port or 0)) as connection:
+            connection.sendall(head.encode() + b"{")
+            running.process.terminate()
+            running.process.wait(30)
+        assert "graceful shutdown exceeded" in running.log  # it was under way until the end
 
 
 def test_two_instances_share_a_limit_by_redis_and_go_on_without_it(
@@ -260,10 +281,11 @@ def test_two_instances_share_a_limit_by_redis_and_go_on_without_it(
 def test_predictions_go_on_while_the_database_is_away_and_are_recorded_after(
     shop: Shop, tokens: Running, tmp_path: Path
 ) -> None:
+    cluster = new_cluster(tmp_path / "cluster")
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(contextlib.ExitStack())
-        url = database.enter_context(postgres(tmp_path / "cluster"))
-        service = stack.enter_context(shop.running("serve", DATABASE_URL=url, **QUICK))
+        database.enter_context(cluster.running())
+        service = stack.enter_context(shop.running("serve", DATABASE_URL=cluster.url, **QUICK))
         headers = sign_in(tokens.url)
 
         def predict() -> str:
@@ -276,16 +298,24 @@ def test_predictions_go_on_while_the_database_is_away_and_are_recorded_after(
             body = {"prediction_id": prediction_id, "type": "2583"}
             return httpx.post(f"{service.url}/feedback", json=body, headers=headers, timeout=30).status_code
 
+        def recorded(*prediction_ids: str) -> list[bool]:
+            engine = open_database(cluster.url)
+            with reading(engine) as connection:
+                found = [find(connection, one) is not None for one in prediction_ids]
+            engine.dispose()
+            return found
+
         known = predict()
         assert correct(known) == 201
-        engine = open_database(url)
-        with reading(engine) as connection:
-            assert find(connection, known) is not None
-        engine.dispose()
+        assert recorded(known) == [True]
         database.close()
-        assert predict()
+        meanwhile = [predict() for _ in range(3)]
         assert correct(known) == 503
         assert httpx.get(f"{service.url}/readyz").status_code == 200
+        database.enter_context(cluster.running())
+        wait_for(lambda: all(recorded(*meanwhile)))
+        assert correct(meanwhile[0]) == 201
+        assert metric(service.url, "aisle_prediction_records_total") == 4  # each once, and none dropped
 
 
 def test_while_the_token_service_is_away_whoever_has_a_token_goes_on(shop: Shop) -> None:

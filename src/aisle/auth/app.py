@@ -50,9 +50,7 @@ _REVOCATION_ANSWERS = answered(_REVOKED) | documented(*_FORM_PROBLEMS, Problem.U
 _ME_ANSWERS = answered({"name": "anne", "kind": "person", "role": "reviewer"}) | documented(
     Problem.NOT_SIGNED_IN, Problem.UNAVAILABLE
 )
-_KEYS = {
-    "keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "3f2a9c0d", "x": "11qYAY…"}]
-}
+_KEYS = {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "3f2a9c0d", "x": "11qYAY…"}]}
 _READY = {"status": "ready"}
 _READY_ANSWERS = answered(_READY) | documented(Problem.NOT_READY, Problem.UNAVAILABLE)
 SIGN_INS = prometheus_client.Counter("aisle_sign_ins", "Sign-ins and renewals, by how they ended.", ["outcome"])

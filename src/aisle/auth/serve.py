@@ -32,4 +32,4 @@ def serve(settings: Settings) -> None:
     if settings.bootstrap_admin_password.get_secret_value():
         bootstrap_admin(engine, settings)
     address = Address(settings.auth_host, settings.auth_port, "AUTH_PORT")
-    serve_app(create_app(engine, settings), address, what="serving tokens")
+    serve_app(create_app(engine, settings), address, drain_seconds=settings.drain_seconds, what="serving tokens")

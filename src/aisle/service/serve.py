@@ -34,7 +34,8 @@ def serve(settings: Settings) -> None:
     address = Address(settings.serve_host, settings.port, "PORT", shared=settings.serve_reuse_port)
     if settings.serve_workers == 1:
         app = open_service(settings)
-        serve_app(app, address, what="serving", model_version=app.state.parts.champion.predictor.version)
+        version = app.state.parts.champion.predictor.version
+        serve_app(app, address, drain_seconds=settings.drain_seconds, what="serving", model_version=version)
         return
     if not settings.redis_url:
         get_logger(__name__).warning(

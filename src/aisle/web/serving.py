@@ -25,7 +25,13 @@ from aisle.web.draining import SETTLE_SECONDS, turn_away
 KEEP_ALIVE_SECONDS = 75
 """Longer than a proxy keeps an idle connection (nginx: 60 s), or it sends a request to one that just closed."""
 STOP_SECONDS = 20
-"""How long requests that are under way may take to end when a service stops."""
+"""How long requests that are under way may take to end when a service stops; less after a long drain."""
+EXIT_SECONDS = 30
+"""From being told to stop until the process is gone, as the platform is promised."""
+CLOSING_SECONDS = 5
+"""What is left of that for turning connections away, the last records, and a service beside."""
+BESIDE_STOP_SECONDS = 2
+"""How long requests of a service beside may take: it goes on answering until the other one has stopped."""
 START_SECONDS = 60
 
 
@@ -68,13 +74,13 @@ class _Workers(Multiprocess):
             turn_away(one)
 
 
-def serve_app(app: FastAPI, address: Address, *, what: str, **details: object) -> None:
+def serve_app(app: FastAPI, address: Address, *, drain_seconds: float, what: str, **details: object) -> None:
     """Say that `what` is served where, with `details`, and serve until the process is told to stop.
 
-    Raises UsageError when the address is taken.
+    `drain_seconds` is how long the application drains. Raises UsageError when the address is taken.
     """
     with _listening(address) as listening:
-        server = _Server(_config(app))
+        server = _Server(_config(app, _stop_seconds(drain_seconds)))
         with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
             signal.signal(signal.SIGTERM, server.handle_exit)
         get_logger(__name__).info(what, url=_url(listening), **details)
@@ -85,7 +91,7 @@ def serve_app(app: FastAPI, address: Address, *, what: str, **details: object) -
 def serve_beside(app: FastAPI, address: Address, *, what: str) -> Iterator[str]:
     """Serve in a thread for as long as the context lasts; its value is the service's URL. Raises UsageError."""
     with _listening(address) as listening:
-        server = _Server(_config(app))
+        server = _Server(_config(app, BESIDE_STOP_SECONDS))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name=what)
         get_logger(__name__).info(what, url=_url(listening))
         thread.start()
@@ -105,12 +111,22 @@ def serve_in_workers(
     """
     with _listening(address) as listening, tempfile.TemporaryDirectory(prefix="aisle-metrics-") as folder:
         override(prometheus_multiproc_dir=folder)  # the workers inherit it before they import prometheus_client
-        config = _config(factory, workers=workers, factory=True, timeout_worker_healthcheck=START_SECONDS)
+        config = _config(
+            factory,
+            _stop_seconds(drain_seconds),
+            workers=workers,
+            factory=True,
+            timeout_worker_healthcheck=START_SECONDS,
+        )
         get_logger(__name__).info(what, url=_url(listening), workers=workers, **details)
         _Workers(config, [listening], drain_seconds=drain_seconds).run()
 
 
-def _config(app: FastAPI | str, **more: object) -> uvicorn.Config:
+def _stop_seconds(drain_seconds: float) -> int:
+    return min(STOP_SECONDS, int(EXIT_SECONDS - CLOSING_SECONDS - drain_seconds))
+
+
+def _config(app: FastAPI | str, stop_seconds: int, **more: object) -> uvicorn.Config:
     # proxy_headers would let uvicorn rewrite the peer's address before the settings can say whom to believe.
     return uvicorn.Config(
         app,
@@ -120,7 +136,7 @@ def _config(app: FastAPI | str, **more: object) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=stop_seconds,
         **more,  # type: ignore[arg-type]
     )
 
