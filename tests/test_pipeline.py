@@ -8,8 +8,9 @@ import pytest
 
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
+from aisle.measuring import evaluate_file, evaluate_side
 from aisle.model.bundle import Bundle
-from aisle.pipeline import evaluate_file, evaluate_side, train_bundle
+from aisle.pipeline import train_bundle
 from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
 from aisle.training.recipes import light

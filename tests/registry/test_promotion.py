@@ -16,12 +16,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from aisle.data.prepare import Prepared
-from aisle.errors import UsageError
+from aisle.errors import CheckFailed, UsageError
 from aisle.files import read_json, sha256_bytes, sha256_json, write_json
 from aisle.model.bundle import CARD_FILE, MANIFEST_FILE, Bundle
 from aisle.pipeline import run_all, train_bundle
 from aisle.registry.bundles import BundleStore
-from aisle.registry.gate import Limits, Verdict, judge
+from aisle.registry.gate import Criterion, Limits, Verdict, judge
 from aisle.registry.promotion import THE_FIRST, VERDICT_FILE, promote, roll_back
 from aisle.settings import Settings
 from aisle.store.audit import Entry, entries
@@ -77,7 +77,7 @@ def trail(settings: Settings) -> list[Entry]:
 def test_a_run_promotes_with_a_verdict_a_report_and_an_entry(
     settings: Settings, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aisle.pipeline.judge", lenient)
+    monkeypatch.setattr("aisle.measuring.judge", lenient)
     version = run_all(light(), "", settings, who="anne").version
     assert BundleStore(settings.models_path).serving().champion == version != champion
     report = read_json(settings.reports_path / version / VERDICT_FILE)
@@ -94,7 +94,7 @@ def test_a_run_promotes_with_a_verdict_a_report_and_an_entry(
 def test_a_run_whose_model_is_refused_writes_the_verdict_and_goes_on_with_the_champion(
     settings: Settings, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aisle.pipeline.judge", severe)
+    monkeypatch.setattr("aisle.measuring.judge", severe)
     with capture_logs() as logs:
         assert run_all(light(), "", settings, who="anne").version == champion
     [refused] = [one for one in logs if one["event"] == "not promoted, the champion stays"]
@@ -107,7 +107,7 @@ def test_a_run_whose_model_is_refused_writes_the_verdict_and_goes_on_with_the_ch
 def test_a_run_does_not_promote_again_what_was_rolled_back(
     settings: Settings, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aisle.pipeline.judge", lenient)
+    monkeypatch.setattr("aisle.measuring.judge", lenient)
     version = run_all(light(), "", settings, who="anne").version
     assert roll_back(settings, who="bob") == (version, champion)
     with capture_logs() as logs:
@@ -132,6 +132,14 @@ def test_the_first_champion_of_a_store_is_in_the_trail_with_its_reason(
     assert entry.after == {"champion": version, "forced": THE_FIRST, "gate": None}
 
 
+def test_the_first_of_a_store_serves_whatever_the_gate_says_of_it(settings: Settings, bundle: Bundle) -> None:
+    refused = Verdict(bundle.version, None, 1, (Criterion("latency", False, "too slow"),))
+    done = promote(bundle, settings, who="anne", judge=lambda _: refused)
+    assert (done.champion, done.forced, done.gate) == (bundle.version, THE_FIRST, refused.as_dict())
+    with pytest.raises(CheckFailed, match="too slow"):  # the next one has to be good
+        promote(bundle, settings, who="anne", judge=lambda _: refused)
+
+
 def test_a_promotion_has_a_verdict_or_a_reason(settings: Settings, bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="needs a reason"):
         promote(bundle, settings, who="anne")
@@ -143,7 +151,7 @@ import sys
 from pathlib import Path
 from aisle.errors import CheckFailed
 from aisle.model.bundle import Bundle
-from aisle.registry.gate import Verdict
+from aisle.registry.gate import Criterion, Limits, Verdict, judge
 from aisle.registry.promotion import promote
 from aisle.settings import get_settings
 

@@ -113,7 +113,7 @@ def test_force_without_a_reason_is_wrong_use(verb: Verb, store: BundleStore, uns
 def test_what_passes_becomes_champion_and_is_challenger_no_more(
     verb: Verb, bundle: Bundle, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aisle.pipeline.judge", passing)
+    monkeypatch.setattr("aisle.measuring.judge", passing)
     store = BundleStore(get_settings().models_path)
     verb("register", str(bundle.path))
     found = verb("promote", "--data", str(prepared.folder))

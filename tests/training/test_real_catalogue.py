@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from aisle.measuring import evaluate_file
 from aisle.model.bundle import Bundle
-from aisle.pipeline import evaluate_file, train_bundle
+from aisle.pipeline import train_bundle
 from aisle.settings import Settings
 from aisle.training.recipes import light
 

@@ -90,15 +90,15 @@ def evaluate(model: str, data: Path, images: Path | None, fields: str, report: P
     settings = start(LogFile.TEST)
     from aisle.batch.table import parse_fields
     from aisle.data.prepare import ensure_prepared
+    from aisle.measuring import evaluate_file, evaluate_side
     from aisle.model.bundle import Bundle
-    from aisle.pipeline import evaluate_file, evaluate_side, threads_of
     from aisle.registry.bundles import BundleStore
     from aisle.training.terminal import format_table
 
     bundle = Bundle.load(BundleStore(settings.models_path).find(model))
     report = report or settings.reports_path / f"{bundle.version}-{data.stem}"
     if data.is_dir():
-        prepared = ensure_prepared(data, settings, threads=threads_of(settings))
+        prepared = ensure_prepared(data, settings, threads=settings.cores)
         found = evaluate_side(bundle, prepared, settings, fields=parse_fields(fields), report=report)
     else:
         found = evaluate_file(bundle, data, settings, images=images, fields=parse_fields(fields), report=report)

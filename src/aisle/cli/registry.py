@@ -83,7 +83,7 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
     challenger = Bundle.load(BundleStore(settings.models_path).find(version))
     judge = None
     if force is None:
-        from aisle.pipeline import judge_challenger
+        from aisle.measuring import judge_challenger
 
         judge = functools.partial(judge_challenger, data=data or settings.data_path / "raw", settings=settings)
     done = promote_bundle(challenger, settings, who=operator(), judge=judge, reason=force)
@@ -121,13 +121,12 @@ def freeze(data: Path | None, as_json: bool) -> None:
     settings = start(LogFile.TRAIN)
     from aisle.data.prepare import ensure_prepared
     from aisle.data.validate import ContractOptions
-    from aisle.pipeline import threads_of
     from aisle.registry.bundles import BundleStore
     from aisle.registry.frozen import frozen_products
     from aisle.registry.trail import trail
 
     raw = data or settings.data_path / "raw"
-    prepared = ensure_prepared(raw, settings, contract=ContractOptions(), threads=threads_of(settings))
+    prepared = ensure_prepared(raw, settings, contract=ContractOptions(), threads=settings.cores)
     with trail(settings, operator()) as record:
         rows = len(frozen_products(BundleStore(settings.models_path).root, prepared, again=True))
         record(what="gate.freeze", subject=str(raw), before=None, after={"products": rows})

@@ -1,6 +1,7 @@
 """Promotion: the one way for a bundle to become champion, with a verdict or a reason, a report and an entry.
 
-The first champion of a store has nobody to be measured beside: that it is the first is its reason. A version that
+The first champion of a store has nobody to be worse than: that it is the first is its reason, whatever the gate says
+of it. A version that
 was rolled back becomes champion again only when somebody asks for it.
 """
 
@@ -55,6 +56,7 @@ def promote(
 ) -> Promotion:
     """Make `bundle` the champion if `judge` lets it pass, or for a `reason`; one of the two is given.
 
+    The first champion is let pass anyway: a shop has to begin with something, and the verdict tells with what.
     A bundle from elsewhere is copied into the store first; the verdict is written to the reports of its version.
     Raises CheckFailed where the gate refuses it or another promotion was faster, UsageError for an empty reason,
     BundleError where it does not give its known answer.
@@ -70,7 +72,9 @@ def promote(
         verdict = judged.as_dict()
         report = settings.reports_path / bundle.version / VERDICT_FILE
         write_json(report, verdict)
-        if not judged.passed:
+        if not judged.passed and before is None:
+            reason = THE_FIRST
+        elif not judged.passed:
             raise CheckFailed(
                 f"the gate refuses {bundle.version}: " + "; ".join(f"{c.name}: {c.finding}" for c in judged.failed),
                 where=report,

@@ -1,0 +1,127 @@
+"""Measuring a bundle on labelled products: a table, one side of a catalogue, or the gate's frozen products.
+
+What only learns a bundle is not needed here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+
+from aisle.batch.table import FIELDS, product_rows, read_product_table
+from aisle.catalog import Product
+from aisle.data.images import open_given_images
+from aisle.data.prepare import Prepared, ensure_prepared
+from aisle.data.split import Side
+from aisle.data.validate import ContractOptions
+from aisle.errors import InputError
+from aisle.model.bundle import Bundle
+from aisle.model.predictor import Predictor
+from aisle.registry.bundles import BundleStore
+from aisle.registry.frozen import frozen_products
+from aisle.registry.gate import Verdict, judge
+from aisle.settings import Settings
+from aisle.training.behaviour import behaviours
+from aisle.training.evaluate import LEAST_KNOWN, Evaluation, evaluate
+from aisle.training.report import write_evaluation_report
+
+
+def evaluate_file(
+    bundle: Bundle,
+    file: Path,
+    settings: Settings,
+    *,
+    images: Path | None = None,
+    fields: tuple[str, ...] = FIELDS,
+    report: Path | None = None,
+) -> Evaluation:
+    """Measure a bundle on a table with the column `prdtypecode`, and write the report's folder if asked to."""
+    found = open_given_images(images) if images is not None else None
+    table = read_product_table(file, images=found, labelled=True)
+    rows = list(product_rows(table, found, fields=fields))
+    labelled = [row for row, code in enumerate(table["type_code"]) if code]
+    if not labelled:
+        raise InputError("has no row with a type", where=file)
+    unread = Counter(error.reason for row in labelled if (error := rows[row].image_error))
+    if unread.total() == len(labelled):
+        raise InputError("has an image for none of its rows", where=file, hint=f"Is --images {images} the right one?")
+    keys = table["key"].fill_null("").to_list() if "key" in table.columns else [str(row) for row in range(len(rows))]
+    with Predictor(bundle, threads=settings.cores) as predictor:
+        evaluation = evaluate(
+            predictor,
+            [keys[row] for row in labelled],
+            [rows[row].product for row in labelled],
+            [table["type_code"][row] for row in labelled],
+        )
+    evaluation.figures["images_not_read"] = dict(unread)
+    evaluation.figures["unlabelled"] = len(rows) - len(labelled)
+    if report is not None:
+        write_evaluation_report(report, evaluation)
+    return evaluation
+
+
+def evaluate_side(
+    bundle: Bundle,
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    side: Side = Side.TEST,
+    fields: tuple[str, ...] = FIELDS,
+    report: Path | None = None,
+) -> Evaluation:
+    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in.
+
+    Raises InputError for a side without products.
+    """
+    table = prepared.products().filter(side=side.value)
+    if not len(table):
+        raise InputError(f"has no product on its {side.value} side", where=prepared.folder)
+    products = [
+        Product(
+            one.title if "title" in fields else "",
+            one.description if "description" in fields else "",
+            one.image if "image" in fields else None,
+        )
+        for one in _products(prepared, table)
+    ]
+    with Predictor(bundle, threads=settings.cores) as predictor:
+        evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
+    if report is not None:
+        write_evaluation_report(report, evaluation)
+    return evaluation
+
+
+def judge_challenger(
+    challenger: Bundle, data: Path, settings: Settings, *, contract: ContractOptions = ContractOptions()
+) -> Verdict:
+    """Measure a bundle, and the champion beside it, on the frozen products of a raw or prepared folder.
+
+    A champion of another catalogue is wrong about every type that it does not know.
+    """
+    store = BundleStore(settings.models_path)
+    threads = settings.cores
+    prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
+    table = frozen_products(store.root, prepared)
+    products = _products(prepared, table)
+
+    def measured(predictor: Predictor, least_known: float = LEAST_KNOWN) -> Evaluation:
+        keys, codes = table["key"].to_list(), table["type_code"].to_list()
+        return evaluate(predictor, keys, products, codes, least_known=least_known)
+
+    champion = store.serving().champion
+    with Predictor(challenger, threads=threads) as predictor:
+        evaluation, behaviour = measured(predictor), behaviours(predictor, products)
+    if champion is None or champion == challenger.version:
+        return judge(evaluation, None, behaviour)
+    with Predictor(Bundle.load(store.root / champion), threads=threads) as predictor:
+        return judge(evaluation, measured(predictor, least_known=0), behaviour)
+
+
+def _products(prepared: Prepared, table: pl.DataFrame) -> list[Product]:
+    images = prepared.images()
+    return [
+        Product(title, description, images.read(stem) if images is not None and stem else None)
+        for title, description, stem in table.select("title", "description", "image").iter_rows()
+    ]
