@@ -43,6 +43,12 @@ def test_each_make_target_on_a_page_exists(page: str, command: str) -> None:
     assert command.split()[1] in targets, f"{page}: {command}"
 
 
+@pytest.mark.parametrize("file", [ROOT / "dvc.yaml", ROOT / "params.yaml"], ids=lambda file: file.name)
+def test_each_page_that_the_pipeline_names_exists(file: Path) -> None:
+    for page in re.findall(r"docs/\S+?\.md", file.read_text()):
+        assert (ROOT / page).is_file(), page
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(shown_commands("aisle")) > 8
     assert len(shown_commands("make")) > 4

@@ -41,6 +41,7 @@ class Checkout:
         ours = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": "off"}
+        environment |= {f"GIT_{role}_{what}": "t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", **self.variables}
         ran = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=280
@@ -48,16 +49,20 @@ class Checkout:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout + ran.stderr
 
-    def choose(self, **values: int) -> None:
+    def type(self, lines: list[str]) -> str:
+        """What somebody types, line by line, in one terminal; the first that fails is the last."""
+        return self("bash", "-e", "-c", "\n".join(lines))
+
+    def choose(self, **values: int | str) -> None:
         text = (self.folder / "params.yaml").read_text()
         for name, value in values.items():
-            text, count = re.subn(rf"(?m)^(  {name}: )\d+", rf"\g<1>{value}", text)
+            text, count = re.subn(rf"(?m)^(  {name}: )\w+", rf"\g<1>{value}", text)
             assert count == 1
         (self.folder / "params.yaml").write_text(text)
 
     def commit(self, message: str) -> None:
         self("git", "add", "--all")
-        self("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", message)
+        self("git", "commit", "--quiet", "-m", message)
 
     def facts(self) -> dict[str, object]:
         """Of the data and the model that are here now."""
@@ -71,16 +76,20 @@ class Checkout:
         }
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """After two runs, each committed; the first catalogue has 270 products, the second 300."""
-    folder = tmp_path_factory.mktemp("versions") / "shop"
+def fresh_checkout(folder: Path) -> Checkout:
     for name in PIPELINE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     made = Checkout(folder)
     made("git", "init", "--quiet")
+    return made
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """After two runs, each committed; the first catalogue has 270 products, the second 300."""
+    made = fresh_checkout(tmp_path_factory.mktemp("versions") / "shop")
     made.choose(rows=270)
     made("dvc", "repro")
     made.commit("the first run")
@@ -171,3 +180,73 @@ def test_data_and_model_travel_by_s3_and_no_key_is_written_down(
     assert clone.facts() == checkout.facts()
     for path in clone.folder.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def typed(page: str, heading: str = "", **placeholders: str) -> list[str]:
+    """The lines with a `$` below a heading of a page, down to the next one; without a heading those about DVC."""
+    found, here = [], ""
+    for line in (ROOT / page).read_text().splitlines():
+        here = line.lstrip("# ") if line.startswith("#") else here
+        if line.startswith("$ ") and (here == heading or (not heading and "dvc" in line)):
+            found.append(line[2:])
+    for name, value in placeholders.items():
+        assert any(name in line for line in found), name
+        found = [line.replace(name, value) for line in found]
+    assert found
+    return found
+
+
+def without_dvc_on_the_path(checkout: Checkout) -> Checkout:
+    """As a terminal is when it is opened, but for the address of MLflow."""
+    (checkout.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return Checkout(checkout.folder, {**checkout.variables, "PATH": os.defpath})
+
+
+def test_what_the_pages_tell_to_type_works_as_it_is_typed(checkout: Checkout, bucket: str, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shutil.copytree(checkout.folder, shop, symlinks=True, ignore=shutil.ignore_patterns("config.local"))
+    terminal = without_dvc_on_the_path(Checkout(shop, {"AWS_DEFAULT_REGION": "us-east-1"}))
+    terminal.choose(rows=285)
+    assert "Running stage 'import'" in terminal.type(typed("README.md"))
+    lines = typed(
+        "docs/ledger.md",
+        "DVC",
+        SOME_COMMIT="HEAD~1",
+        ENDPOINT=bucket,
+        KEY_ID="somebody",
+        SECRET_KEY=SECRET,
+        **{"/mnt/versions": str(tmp_path / "shelf"), "s3://bucket/": "s3://shop/"},
+    )
+    said = terminal.type(lines)
+    assert "weighted_f1" in said
+    assert "files pushed" in said
+    assert Checkout(shop).facts()["rows"] == 300
+
+
+def test_a_catalogue_without_a_test_part_that_changes_outside_takes_the_way_that_the_page_shows(
+    sample: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "catalogue"
+    shutil.copytree(sample, source, ignore=shutil.ignore_patterns("X_test_update.csv"))
+    shop = fresh_checkout(tmp_path / "shop")
+    shop.choose(source=str(source))
+    shop("dvc", "remote", "add", "--local", "-d", "shelf", str(tmp_path / "shelf"))
+    with_venv = ["source .venv/bin/activate"]
+    terminal = without_dvc_on_the_path(shop)
+    *here, elsewhere = typed("docs/ledger.md", "A catalogue without a test part")
+    terminal.type(with_venv + here)
+    shop.commit("the first run")
+    shop("git", "clone", "--quiet", str(shop.folder), str(tmp_path / "clone"))
+    shutil.copyfile(shop.folder / ".dvc" / "config.local", tmp_path / "clone" / ".dvc" / "config.local")
+    clone = Checkout(tmp_path / "clone")
+    clone.type([elsewhere])
+    model = Bundle.load(shop.folder / "data" / "model")
+    assert Bundle.load(clone.folder / "data" / "model").version == model.version
+
+    table = source / "X_train_update.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([*lines[:-1], lines[-1].replace(",", ",Neuf : ", 1)]))
+    assert "Running stage" not in shop("dvc", "repro", "evaluate")
+    again, _ = typed("docs/ledger.md", "When the source outside has changed")
+    terminal.type([*with_venv, again, here[0]])
+    assert Bundle.load(shop.folder / "data" / "model").version != model.version
