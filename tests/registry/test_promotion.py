@@ -151,7 +151,7 @@ import sys
 from pathlib import Path
 from aisle.errors import CheckFailed
 from aisle.model.bundle import Bundle
-from aisle.registry.gate import Criterion, Limits, Verdict, judge
+from aisle.registry.gate import Verdict
 from aisle.registry.promotion import promote
 from aisle.settings import get_settings
 

@@ -14,6 +14,8 @@ from aisle.cli.common import FILE, as_json, operator, print_result, start
 from aisle.logs import LogFile
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from aisle.auth.accounts import Accounts
 
 role_option = click.Choice(["admin", "reviewer", "client"])
@@ -119,14 +121,19 @@ def rotate(as_json: bool) -> None:
 
 
 def open_accounts() -> Accounts:
-    settings = start(LogFile.SERVING)
     from aisle.auth.accounts import Accounts
+
+    return Accounts(_open_store(), operator())
+
+
+def _open_store() -> Engine:
+    settings = start(LogFile.SERVING)
     from aisle.store.engine import open_database
     from aisle.store.migrate import migrate
 
     engine = open_database(settings.database_url)
     migrate(engine)
-    return Accounts(engine, operator())
+    return engine
 
 
 def _password(file: Path | None) -> str:
@@ -148,12 +155,12 @@ def audit() -> None:
 @click.option("--output", type=FILE, default=None, help="File to write; default: standard output.")
 def export_audit(since: datetime | None, output: Path | None) -> None:
     """The audit trail as JSON lines, the oldest first."""
-    accounts = open_accounts()
+    engine = _open_store()
     from aisle.files import atomic_path
     from aisle.store import audit as trail
     from aisle.store.engine import reading
 
-    with reading(accounts.engine) as connection:
+    with reading(engine) as connection:
         entries = trail.entries(connection, since=since.replace(tzinfo=UTC) if since else None)
     lines = "".join(f"{json.dumps(vars(entry), ensure_ascii=False, default=str)}\n" for entry in entries)
     if output is None:
