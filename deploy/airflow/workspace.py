@@ -60,14 +60,14 @@ class Workspace:
         for stage in set(stages) - set(recorded):
             print(f"{stage} left nothing to record")
         if recorded:
-            self._dvc("commit", "--quiet", "--force", *recorded)
+            self._dvc("commit", "--force", *recorded)
         self._git("add", "--all", "--", "dvc.lock", "params.yaml")
         if not self._git("diff", "--cached", "--name-only").strip():
             print("nothing changed")
             return None
         self._git("commit", "--quiet", "--message", message)
         if self._dvc("remote", "list").strip():
-            self._dvc("push", "--quiet", *recorded)
+            self._dvc("push", *recorded)
         commit = self._git("rev-parse", "HEAD").strip()
         print(f"recorded in {commit}")
         return commit
@@ -106,9 +106,9 @@ class Workspace:
 
 def _call(*command: str, cwd: Path) -> str:
     environment = {**os.environ, **AUTHOR, "DVC_NO_ANALYTICS": "true"}
-    done = subprocess.run(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command[:4])} … failed in {cwd}: {done.stdout.strip()}")
+        raise SystemExit(f"{' '.join(command)} failed in {cwd}: {done.stdout.strip()} {done.stderr.strip()}")
     return done.stdout
 
 

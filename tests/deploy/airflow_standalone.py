@@ -30,8 +30,8 @@ class Airflow:
     def run(self, **params: object) -> dict[str, str]:
         """Run the pipeline to its end; the state of each task. Fails the test, with the task's log, if one fails."""
         with self._client() as client:
-            begun = client.post("/dagRuns", json={"logical_date": None, "conf": params}).raise_for_status().json()
-            run = f"/dagRuns/{begun['dag_run_id']}"
+            begun = client.post("/ml_pipeline/dagRuns", json={"logical_date": None, "conf": params}).raise_for_status().json()
+            run = f"/ml_pipeline/dagRuns/{begun['dag_run_id']}"
             deadline = time.monotonic() + RUN_SECONDS
             while True:
                 tasks = client.get(f"{run}/taskInstances").raise_for_status().json()["task_instances"]
@@ -57,7 +57,7 @@ class Airflow:
     def _client(self) -> Iterator[httpx.Client]:
         token = httpx.get(f"{self.url}/auth/token").raise_for_status().json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=f"{self.url}/api/v2/dags/ml_pipeline", headers=headers, timeout=60) as client:
+        with httpx.Client(base_url=f"{self.url}/api/v2/dags", headers=headers, timeout=60) as client:
             yield client
 
 
@@ -100,7 +100,7 @@ def _wait(airflow: Airflow, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(httpx.HTTPError), airflow._client() as client:
-            if client.get("").status_code == 200:  # the DAG was found
+            if client.get("/ml_pipeline").status_code == 200:  # the DAG was found
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail((airflow.home / "standalone.log").read_text()[-4000:])

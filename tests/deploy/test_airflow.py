@@ -132,7 +132,8 @@ def pipeline(tmp_path: Path) -> dict[str, str]:
             target.write_bytes(source.read_bytes())
             target.chmod(source.stat().st_mode)
     config = repository / ".dvc" / "config"
-    config.write_text(f"{config.read_text()}\n[core]\n    remote = shelf\n['remote \"shelf\"']\n    url = {shelf}\n")
+    named = config.read_text().replace("[core]", "[core]\n    remote = shelf")
+    config.write_text(f"{named}\n['remote \"shelf\"']\n    url = {shelf}\n")
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "the code"]):
         subprocess.run([*git, *words], cwd=repository, check=True, capture_output=True)
     return {"AISLE_REPOSITORY": str(repository), "AISLE_WORKSPACE": str(tmp_path / "workspace")}
