@@ -34,12 +34,22 @@ from aisle.web.requests import RequestMiddleware
 
 
 def create_app(
-    champion: Champion, engine: Engine, verifier: Verifier, settings: Settings, *, clock: Clock = utc_now
+    champion: Champion,
+    engine: Engine,
+    verifier: Verifier,
+    settings: Settings,
+    *,
+    queue: BatchingQueue | None = None,
+    clock: Clock = utc_now,
 ) -> FastAPI:
-    """The application around a model that serves and a database that is up to date; it closes both."""
+    """The application around a model that serves and a database that is up to date; it closes both.
+
+    `queue`: where somebody else makes the batches.
+    """
     parts = Parts(
         champion=champion,
-        queue=BatchingQueue(
+        queue=queue
+        or BatchingQueue(
             champion,
             size=settings.queue_size,
             batch=settings.batch_size,
