@@ -30,8 +30,8 @@ class Airflow:
     def run(self, **params: object) -> dict[str, str]:
         """Run the pipeline to its end; the state of each task. Fails the test, with the task's log, if one fails."""
         with self._client() as client:
-            begun = client.post("/ml_pipeline/dagRuns", json={"logical_date": None, "conf": params}).raise_for_status().json()
-            run = f"/ml_pipeline/dagRuns/{begun['dag_run_id']}"
+            begun = client.post("/ml_pipeline/dagRuns", json={"logical_date": None, "conf": params})
+            run = f"/ml_pipeline/dagRuns/{begun.raise_for_status().json()['dag_run_id']}"
             deadline = time.monotonic() + RUN_SECONDS
             while True:
                 tasks = client.get(f"{run}/taskInstances").raise_for_status().json()["task_instances"]

@@ -21,7 +21,7 @@ from tests.servers import free_port
 from aisle.model.bundle import Bundle
 from aisle.registry.bundles import BundleStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built by whoever asks first
 
 DAGS = REPOSITORY / "deploy" / "airflow" / "dags"
 TASKS = [

@@ -21,7 +21,7 @@ from tests.servers import free_port
 
 from aisle.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built by whoever asks first
 
 SECRETS = REPOSITORY / "deploy" / "secrets.sh"
 OURS = re.compile(r"^aisle/")

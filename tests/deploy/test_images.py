@@ -14,7 +14,7 @@ import pytest
 from tests.deploy.engine import BASE, REVISION, Engine
 from tests.deploy_tools import REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built by whoever asks first
 
 TARGETS = ("data", "train", "predict", "serve", "auth", "airflow", "environment")
 LOCKS = {"environment": "keras", "airflow": "airflow"}
