@@ -87,11 +87,20 @@ class _State:
         return [*self._network.variables, *self._network.optimizer.variables]
 
 
+def best_loss(history: History) -> float:
+    """The lowest log-loss of the held-out rows; infinite without such rows, or where it never was a number."""
+    return min(_held_out_losses(history))
+
+
+def _held_out_losses(history: History) -> list[float]:
+    losses = [one.get("val_loss", np.inf) for one in history]
+    return [np.inf if np.isnan(loss) else loss for loss in losses]
+
+
 def _best_epoch(history: History) -> int:
-    losses = [one.get("val_loss") for one in history]
-    if any(loss is None for loss in losses):
+    if any("val_loss" not in one for one in history):
         return len(history) - 1
-    return int(np.argmin([float(loss) for loss in losses if loss is not None]))
+    return int(np.argmin(_held_out_losses(history)))
 
 
 def _finished(history: History, how: Epochs) -> bool:

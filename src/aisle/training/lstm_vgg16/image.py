@@ -19,7 +19,7 @@ from aisle.model.image import DenseHead, Features, ImageEncoder
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.examples import Examples, Rows
 from aisle.training.lstm_vgg16.batches import array_batches, image_batches, order_of, trust, weights_of
-from aisle.training.lstm_vgg16.fitting import Batches, History, fit
+from aisle.training.lstm_vgg16.fitting import Batches, History, best_loss, fit
 from aisle.training.lstm_vgg16.graphs import check_parity, vgg16_graph
 from aisle.training.lstm_vgg16.networks import dense_arrays, image_head, image_network, vgg16_encoder
 from aisle.training.lstm_vgg16.quantize import quantized
@@ -73,8 +73,12 @@ def learn_image(recipe: LstmVgg16, examples: Examples, stages: Checkpoints) -> L
             IMAGE,
         )
     }
+    tuning: dict[str, Any] = {}
     if how.fine_tuning.most:
-        history[FINE_TUNING] = _fine_tune(recipe, examples, encoder, head, features, stages)
+        to_beat = best_loss(history[IMAGE])
+        history[FINE_TUNING], tuning["fine_tuned"] = _fine_tune(
+            recipe, examples, encoder, head, features, stages, to_beat
+        )
         graph = vgg16_graph(encoder)
     served = DenseHead.from_arrays(dense_arrays(head))
     network = image_network(encoder, head)
@@ -82,7 +86,7 @@ def learn_image(recipe: LstmVgg16, examples: Examples, stages: Checkpoints) -> L
     pixels = [decode(examples.image(name), how.size) for name in names]
     parity = _parity(network, graph, served, pixels[:CHECKED_IMAGES])
     graph, report = _choose_precision(recipe, examples, graph, served, pixels)
-    return LearntImage(network, served, graph, history, {**report, "parity": parity})
+    return LearntImage(network, served, graph, history, {**report, **tuning, "parity": parity})
 
 
 def _fine_tune(
@@ -92,8 +96,12 @@ def _fine_tune(
     head: keras.Model,
     features: Features,
     stages: Checkpoints,
-) -> History:
-    """Train VGG16's last block and the head on the pixels, on a GPU in half precision; both get the new weights."""
+    to_beat: float,
+) -> tuple[History, bool]:
+    """Train VGG16's last block and the head on the pixels, on a GPU in half precision.
+
+    Both get the new weights, if these lower the log-loss of the held-out rows, which was `to_beat`.
+    """
     how = recipe.image
     with _half_precision_on_a_gpu():
         tuned_encoder = vgg16_encoder(how)
@@ -112,9 +120,13 @@ def _fine_tune(
             stages,
             FINE_TUNING,
         )
-    encoder.set_weights(tuned_encoder.get_weights())
-    head.set_weights(tuned_head.get_weights())
-    return history
+    is_better = best_loss(history) < to_beat
+    if is_better or to_beat == np.inf:
+        encoder.set_weights(tuned_encoder.get_weights())
+        head.set_weights(tuned_head.get_weights())
+    else:
+        get_logger(__name__).warning("fine-tuning did not help, VGG16 stays as it was", log_loss=to_beat)
+    return history, is_better
 
 
 def _images(recipe: LstmVgg16, examples: Examples, side: Side) -> Callable[[int], Batches]:

@@ -56,12 +56,16 @@ def vgg16_encoder(how: VggTraining) -> keras.Model:
 
 
 def image_head(how: VggTraining, features: Features, types: int) -> keras.Model:
-    """Features → scores (n x types); `features` (n x columns) tell how they spread."""
+    """Features → scores (n x types); `features` (n x columns) tell how they spread.
+
+    It computes in 32 bits whatever the encoder does: how far a feature spreads may be less than 16 bits can tell
+    from nothing, and is divided by.
+    """
     given = keras.Input((features.shape[1],), name="features")
-    spread = layers.Normalization(name="spread")
+    spread = layers.Normalization(name="spread", dtype="float32")
     spread.adapt(features)
-    x = layers.Dense(how.hidden, activation="relu", name="hidden")(spread(given))
-    x = layers.Dropout(how.dropout, name="dropout")(x)
+    x = layers.Dense(how.hidden, activation="relu", name="hidden", dtype="float32")(spread(given))
+    x = layers.Dropout(how.dropout, name="dropout", dtype="float32")(x)
     return keras.Model(given, layers.Dense(types, name="scores", dtype="float32")(x), name="image_head")
 
 
