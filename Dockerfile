@@ -13,39 +13,37 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN install -d -o 10001 -g 10001 /app /app/data /app/models /app/logs
 WORKDIR /app
 
-FROM base AS wheel
-RUN --mount=type=bind,source=requirements/build.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /build && /build/bin/pip install --cache-dir /root/.cache/pip --require-hashes -r /lock.txt
+# What builds: uv, which installs in parallel, and what makes a wheel of the code.
+FROM base AS tools
+RUN --mount=type=bind,source=requirements/image.txt,target=/lock.txt \
+    python3 -m venv /build && /build/bin/pip install --no-cache-dir --require-hashes -r /lock.txt
+ENV UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 \
+    INSTALL="/build/bin/uv pip install --require-hashes --python /opt/aisle -r /lock.txt"
+
+FROM tools AS wheel
 COPY LICENSE README.md pyproject.toml /src/
 COPY src /src/src
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheel /src
 
-FROM base AS venv
+FROM tools AS venv
 RUN python3 -m venv --without-pip /opt/aisle
-ENV INSTALL="pip3 --python /opt/aisle/bin/python install --cache-dir /root/.cache/pip"
 
 FROM venv AS auth-packages
-RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
+RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
 FROM venv AS serve-packages
-RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
+RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
 FROM venv AS data-packages
-RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
+RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
 FROM venv AS predict-packages
-RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
+RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
 FROM venv AS train-packages
-RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
+RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
 FROM venv AS whole-packages
-RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
-    $INSTALL --require-hashes -r /lock.txt
-FROM base AS airflow-packages
-RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+FROM tools AS airflow-packages
+RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv \
     python3 -m venv --without-pip /opt/airflow \
-    && pip3 --python /opt/airflow/bin/python install --cache-dir /root/.cache/pip --require-hashes -r /lock.txt
+    && /build/bin/uv pip install --require-hashes --python /opt/airflow -r /lock.txt
 
 # import, validate, prepare
 FROM base AS data
@@ -130,8 +128,12 @@ FROM ${DOCKER_IMAGE} AS docker-cli
 
 # Airflow, which calls the other images; git and DVC for the versions, Docker's client for the tasks that build and start
 FROM base AS airflow
-# hadolint ignore=DL3008  # git of Debian's stable release, with its security fixes
+# Airflow refuses a user without a name; git refuses a repository of somebody else, which a mounted one may be. It is that of
+# Debian's stable release, with its security fixes.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 aisle && useradd --uid 10001 --gid aisle --home-dir /tmp --no-create-home aisle \
+    && git config --system --add safe.directory '*' \
     && install -d -o 10001 -g 10001 /app/airflow
 COPY --from=docker-cli /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker-cli /usr/local/libexec/docker/cli-plugins /usr/local/libexec/docker/cli-plugins

@@ -92,7 +92,7 @@ lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any reg
 	for image in auth serve data predict; do \
 	  $(LOCK) pyproject.toml --extra $$image -c requirements.txt -o requirements/$$image.txt || exit; done
 	$(LOCK) pyproject.toml --extra keras -c requirements/keras.txt -o requirements/train.txt
-	$(LOCK) --group build -c requirements.txt -o requirements/build.txt
+	$(LOCK) --group image -c requirements/dev.txt -o requirements/image.txt
 	$(LOCK) pyproject.toml --extra bentoml --group build -o requirements/bentoml.txt
 	$(subst --universal,,$(LOCK)) --group airflow -o requirements/airflow.txt
 	$(LOCK) --group deploy -o requirements/deploy.txt

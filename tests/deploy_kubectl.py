@@ -19,7 +19,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from tests.deploy_tools import REPOSITORY
 
 KUBERNETES = "1.35"

@@ -105,7 +105,9 @@ class Workspace:
 
 
 def _call(*command: str, cwd: Path) -> str:
-    environment = {**os.environ, **AUTHOR, "DVC_NO_ANALYTICS": "true"}
+    # DVC would keep notes in /var/tmp, which a container may not write.
+    notes = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(cwd / ".dvc" / "tmp" / "site")}
+    environment = {**os.environ, **AUTHOR, **notes}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed in {cwd}: {done.stdout.strip()} {done.stderr.strip()}")
