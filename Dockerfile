@@ -17,7 +17,7 @@ WORKDIR /app
 FROM base AS tools
 RUN --mount=type=bind,source=requirements/image.txt,target=/lock.txt \
     python3 -m venv /build && /build/bin/pip install --no-cache-dir --require-hashes -r /lock.txt
-ENV UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 \
+ENV UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 \
     INSTALL="/build/bin/uv pip install --require-hashes --python /opt/aisle -r /lock.txt"
 
 FROM tools AS wheel
@@ -29,19 +29,19 @@ FROM tools AS venv
 RUN python3 -m venv --without-pip /opt/aisle
 
 FROM venv AS auth-packages
-RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS serve-packages
-RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS data-packages
-RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS predict-packages
-RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS train-packages
-RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS whole-packages
-RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM tools AS airflow-packages
-RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv \
     python3 -m venv --without-pip /opt/airflow \
     && /build/bin/uv pip install --require-hashes --python /opt/airflow -r /lock.txt
 
