@@ -111,9 +111,9 @@ $(VENV)/.run-%.txt: $(RUN_LOCK) pyproject.toml | $(BIN)/python
 	touch $@
 
 # Tools that want an environment of their own: .venv-deploy looks at containers, manifests and workflows.
-.venv-%/.ready: requirements/%.txt
+.venv-%/.ready: requirements/%.txt | $(VENV)/.dev
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/$*.txt
+	$(BIN)/uv pip install --quiet --require-hashes --python .venv-$* -r requirements/$*.txt
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python

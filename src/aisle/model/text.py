@@ -10,17 +10,19 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+from aisle.model.ngrams import NGrams
 
 Scores = NDArray[np.float32]
 """n x types: one score for each type, before calibration."""
+
+Half = tuple[dict[str, int], NDArray[np.float32]]
+"""The column of each n-gram, and of each column the inverse document frequency."""
 
 _WORD = re.compile(r"[^\W_]+")
 _DIGIT = re.compile(r"\d")
@@ -57,11 +59,27 @@ class TextVectorizer:
     def __init__(self, features: TextFeatures) -> None:
         self.features = features
         self._stop_words = frozenset(features.stop_words)
-        self._halves: list[TfidfVectorizer] = []
+        self._halves: list[NGrams] = []
 
     def fit(self, texts: Sequence[str]) -> TextVectorizer:
-        folded = self._fold(texts)
-        self._halves = [half.fit(folded) for half in self._new_halves()]
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  only training needs it
+
+        known, folded = self.features, self._fold(texts)
+        words = TfidfVectorizer(
+            ngram_range=known.word_ngrams,
+            min_df=known.word_min_texts,
+            token_pattern=r"\S+",  # noqa: S106  words, not a secret
+            lowercase=False,
+            dtype=np.float32,
+        ).fit(folded)
+        characters = TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=known.char_ngrams,
+            min_df=known.char_min_texts,
+            lowercase=False,
+            dtype=np.float32,
+        ).fit(folded)
+        self._halves = self._of(*((half.vocabulary_, half.idf_.astype(np.float32)) for half in (words, characters)))
         return self
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
@@ -71,8 +89,8 @@ class TextVectorizer:
 
     def to_tables(self) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
         """The vectoriser as JSON and arrays."""
-        vocabularies = [sorted(half.vocabulary_, key=half.vocabulary_.__getitem__) for half in self._halves]
-        idf = {f"idf_{i}": half.idf_.astype(np.float32) for i, half in enumerate(self._halves)}
+        vocabularies = [sorted(half.columns, key=half.columns.__getitem__) for half in self._halves]
+        idf = {f"idf_{i}": half.idf for i, half in enumerate(self._halves)}
         return {"features": asdict(self.features), "vocabularies": vocabularies}, idf
 
     @classmethod
@@ -86,24 +104,17 @@ class TextVectorizer:
             stop_words=tuple(known["stop_words"]),
         )
         made = cls(features)
-        for i, (half, vocabulary) in enumerate(zip(made._new_halves(), table["vocabularies"], strict=True)):
-            half.set_params(vocabulary={ngram: column for column, ngram in enumerate(vocabulary)})
-            half.idf_ = arrays[f"idf_{i}"]
-            made._halves.append(half)
+        words, characters = table["vocabularies"]
+        made._halves = made._of(
+            ({ngram: column for column, ngram in enumerate(words)}, arrays["idf_0"]),
+            ({ngram: column for column, ngram in enumerate(characters)}, arrays["idf_1"]),
+        )
         return made
 
-    def _new_halves(self) -> list[TfidfVectorizer]:
-        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  the registry does without it
-
-        known, common = self.features, {"sublinear_tf": True, "lowercase": False, "dtype": np.float32}
+    def _of(self, words: Half, characters: Half) -> list[NGrams]:
         return [
-            TfidfVectorizer(
-                ngram_range=known.word_ngrams,
-                min_df=known.word_min_texts,
-                token_pattern=r"\S+",  # noqa: S106  words, not a secret
-                **common,
-            ),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=known.char_ngrams, min_df=known.char_min_texts, **common),
+            NGrams("words", self.features.word_ngrams, *words),
+            NGrams("characters", self.features.char_ngrams, *characters),
         ]
 
     def _fold(self, texts: Sequence[str]) -> list[str]:
