@@ -34,7 +34,7 @@ OPERATORS = {
     "kubernetes": {"BashOperator", "KubernetesPodOperator"},
     "local": {"BashOperator"},
 }
-ROWS, FEW_ROWS = 540, 300
+ROWS = 300
 
 
 def facts(runner: str, **variables: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def test_with_containers_it_runs_twice_and_once_more_with_the_original_s_model(
             assert httpx.get(f"http://127.0.0.1:{ports['SERVE_PUBLISH_PORT']}/readyz").status_code == 200
             assert set(airflow.run(rows=ROWS).values()) == {"success"}
             assert Bundle.load(workspace / "data" / "model").version == first  # the same again
-            assert set(airflow.run(rows=FEW_ROWS, recipe="lstm-vgg16", weights="none").values()) == {"success"}
+            assert set(airflow.run(rows=ROWS, recipe="lstm-vgg16", weights="none").values()) == {"success"}
             assert Bundle.load(workspace / "data" / "model").version != first
             assert "never-shown" not in airflow.logs()
         first_model_comes_back(pipeline, first, tmp_path / "clone")
