@@ -36,7 +36,7 @@ class Engine:
     """`docker` words, in an environment in which it finds the engine, BuildKit and Compose."""
 
     environment: Mapping[str, str]
-    built: set[str] = field(default_factory=set)
+    built: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *words: str | Path, check: bool = True, **variables: str) -> str:
         """What the command printed; a test fails with its complaint unless `check` is off."""
@@ -54,11 +54,12 @@ class Engine:
         return done.stdout if check else done.stdout + done.stderr
 
     def image(self, target: str) -> str:
-        """The image of a stage of the Dockerfile, built once."""
+        """The image of a stage of the Dockerfile, built once; the name is ours again if a pipeline took it since."""
         name = f"aisle/{target}:dev"
         if target not in self.built:
             self("build", "--target", target, "--tag", name, "--build-arg", f"REVISION={REVISION}", ".")
-            self.built.add(target)
+            self.built[target] = self("image", "inspect", "--format", "{{.Id}}", name).strip()
+        self("tag", self.built[target], name)
         return name
 
     def has(self, image: str) -> bool:
