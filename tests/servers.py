@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -40,10 +41,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL for the session, with an empty database `postgres`."""
-    with postgres(tmp_path_factory.mktemp("postgres") / "cluster") as url:
-        yield url
+    with new_cluster() as cluster, cluster.running():
+        yield cluster.url
 
 
 @pytest.fixture
@@ -61,14 +62,6 @@ def redis_server(tmp_path: Path) -> Iterator[RunningRedis]:
     """A Redis of its own for one test, which may stop it."""
     with redis(tmp_path / "redis") as running:
         yield running
-
-
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL with a new cluster in `folder`, and its address for SQLAlchemy."""
-    cluster = new_cluster(folder)
-    with cluster.running():
-        yield cluster.url
 
 
 @dataclass(frozen=True)
@@ -95,23 +88,25 @@ class Cluster:
             yield
 
 
-def new_cluster(folder: Path) -> Cluster:
-    """PostgreSQL refuses to run as root."""
+@contextlib.contextmanager
+def new_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL that does not run yet, as another account where the tests run as root, which it refuses.
+
+    Its folder is not one of pytest's: those are closed to other accounts by every session that starts.
+    """
     initdb = find_program("initdb", "postgresql-15")
-    folder.mkdir(parents=True)
-    account = _unprivileged()
-    owner: int | None = None
-    if account is not None:
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        for parent in folder.parents:  # pytest keeps its folders private
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        owner = account.pw_uid
-    subprocess.run(
-        [initdb, "-D", str(folder / "data"), "-U", "aisle", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        check=True, capture_output=True, env=_postgres_environment(), cwd=folder, user=owner,
-    )  # fmt: skip
-    return Cluster(Path(initdb).with_name("postgres"), folder, free_port(), owner)
+    with tempfile.TemporaryDirectory(prefix="aisle-postgres-") as name:
+        folder = Path(name)
+        account = _unprivileged()
+        owner: int | None = None
+        if account is not None:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+            owner = account.pw_uid
+        subprocess.run(
+            [initdb, "-D", str(folder / "data"), "-U", "aisle", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            check=True, capture_output=True, env=_postgres_environment(), cwd=folder, user=owner,
+        )  # fmt: skip
+        yield Cluster(Path(initdb).with_name("postgres"), folder, free_port(), owner)
 
 
 def _postgres_environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import pytest
 
 from aisle.data.images import open_images
@@ -154,7 +155,7 @@ def test_a_fresh_clone_pulls_data_images_and_model_from_a_folder(checkout: Check
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an S3 server with the bucket `shop`."""
+    """The address of an S3 server with the empty bucket `shop`."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -163,6 +164,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    httpx.post(f"http://{host}:{port}/moto-api/reset", timeout=30)  # what a server before it kept in this process
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="shop")
     yield f"http://{host}:{port}"
     server.stop()

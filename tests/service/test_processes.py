@@ -278,11 +278,9 @@ def test_two_instances_share_a_limit_by_redis_and_go_on_without_it(
         assert metric(first.url, "aisle_limits_degraded") == 1
 
 
-def test_predictions_go_on_while_the_database_is_away_and_are_recorded_after(
-    shop: Shop, tokens: Running, tmp_path: Path
-) -> None:
-    cluster = new_cluster(tmp_path / "cluster")
+def test_predictions_go_on_while_the_database_is_away_and_are_recorded_after(shop: Shop, tokens: Running) -> None:
     with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(new_cluster())
         database = stack.enter_context(contextlib.ExitStack())
         database.enter_context(cluster.running())
         service = stack.enter_context(shop.running("serve", DATABASE_URL=cluster.url, **QUICK))
