@@ -14,7 +14,11 @@ from aisle.store.schema import feedback, predictions
 
 @dataclass(frozen=True)
 class PredictionRecord:
-    """One answer. `top` is a list of `{"code", "label", "confidence"}`, the best first; hashes are SHA-256."""
+    """One answer. `top` is a list of `{"code", "label", "confidence"}`, the best first; hashes are SHA-256.
+
+    `product_key` is what the shop calls the product, `seconds` what the model took, waiting included, and `arm`
+    (champion, challenger) who answered in the experiment `experiment_id`.
+    """
 
     id: str
     created_at: datetime
@@ -28,6 +32,11 @@ class PredictionRecord:
     top: list[dict[str, Any]]
     decision: str
     model_version: str
+    product_key: str | None = None
+    image_facts: dict[str, Any] | None = None
+    seconds: float | None = None
+    experiment_id: int | None = None
+    arm: str | None = None
 
 
 @dataclass(frozen=True)

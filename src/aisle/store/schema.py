@@ -119,6 +119,11 @@ predictions = Table(
     Column("top", JSON, nullable=False),
     Column("decision", String(20), nullable=False),
     Column("model_version", String(100), nullable=False),
+    Column("product_key", String(200)),  # what the shop calls the product, where it said so
+    Column("image_facts", JSON(none_as_null=True)),  # size, light and features of the image, which is not kept
+    Column("seconds", Float),  # that the model took, waiting included
+    Column("experiment_id", Integer, index=True),
+    Column("arm", String(20)),  # champion, challenger: who answered in that experiment
 )
 
 feedback = Table(
@@ -129,6 +134,61 @@ feedback = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("user_name", String(100), nullable=False),
     Column("type_code", String(50), nullable=False),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(20), nullable=False),  # shadow, canary, ab
+    Column("champion", String(100), nullable=False),
+    Column("challenger", String(100), nullable=False),
+    Column("share", Float, nullable=False),  # of the products that the challenger answers for
+    Column("rules", JSON, nullable=False),
+    Column("started_by", String(200), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("outcome", String(20)),  # worse, enough, stopped, superseded
+    Column("reason", Text),
+    Column("findings", JSON(none_as_null=True)),  # of the last look
+    Column("running", Integer, unique=True),  # 1 or null: at most one runs
+)
+
+shadow_predictions = Table(
+    "shadow_predictions",
+    metadata,
+    Column("prediction_id", ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("experiment_id", ForeignKey("experiments.id"), nullable=False, index=True),
+    Column("predicted", String(50)),
+    Column("confidence", Float),
+    Column("seconds", Float, nullable=False),
+    Column("error", Text),
+)
+
+retrainings = Table(
+    "retrainings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cause", String(20), nullable=False),  # hand, schedule, drift, corrections
+    Column("asked_by", String(200), nullable=False),
+    Column("stage", String(20), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("detail", JSON, nullable=False),  # what each stage left, for the next one and for people
+    Column("active", Integer, unique=True),  # 1 or null: one at a time
+)
+
+retraining_requests = Table(
+    "retraining_requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("cause", String(20), nullable=False),
+    Column("asked_by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("answered_at", UtcTime),
+    Column("answer", Text),  # why not, or which retraining it became
 )
 
 audit = Table(

@@ -1,0 +1,1 @@
+"""Champion and challenger in one service: who answers, and who is better."""
