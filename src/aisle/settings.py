@@ -104,8 +104,31 @@ class Settings(BaseSettings):
         "predict=10/minute, feedback=60/minute, model=60/minute",
         description="Requests for each user: ROUTE=COUNT/PERIOD, or ROUTE:ROLE=COUNT/PERIOD for one role.",
     )
+    retrain_every_days: int = Field(30, ge=0, description="Retrain at least this often; 0: never by the calendar.")
+    retrain_min_corrections: int = Field(
+        200, ge=1, description="So many products with a type that people gave since the last retraining ask for one."
+    )
+    retrain_least_labels: int = Field(
+        50, ge=0, description="With fewer of them no drift and no calendar starts a retraining: nothing new to learn."
+    )
+    retrain_cooldown_hours: float = Field(
+        24, ge=0, description="After a retraining nothing starts another for so long, but a person."
+    )
+    retrain_reviewer_share: float = Field(
+        0.05, gt=0, le=1, description="The most that one reviewer's corrections weigh, as a share of the catalogue."
+    )
+    retrain_products: int = Field(
+        500, ge=1, description="Products that a retrained model sees as shadow, and as many again as canary."
+    )
+    retrain_canary_share: float = Field(0.1, gt=0, le=1, description="Share of the products that a canary answers.")
+    retrain_poll_seconds: float = Field(30, gt=0, description="How often `aisle retrain --watch` looks.")
     prometheus_multiproc_dir: str = Field(
         "", description="Folder in which the workers of one service add up their metrics; `aisle serve` sets it."
+    )
+    pushgateway_url: str = Field(
+        "",
+        description="Pushgateway that takes the figures of the verbs, `http://HOST:9091`; empty: they are written to"
+        " DATA_PATH/metrics, for node exporter.",
     )
     auth_url: str = Field(
         "",
@@ -171,6 +194,17 @@ class Settings(BaseSettings):
         if not is_file and not is_server:
             raise ValueError(NO_MLFLOW)
         return f"{parts.scheme}{uri[len(parts.scheme) :]}"
+
+    @field_validator("pushgateway_url")
+    @classmethod
+    def _is_a_server(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError("it is not an address") from None
+        if url and (parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc):
+            raise ValueError("it is neither empty nor http(s)://HOST…, without a user or a password")
+        return url.rstrip("/")
 
     @property
     def cores(self) -> int:
