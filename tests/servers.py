@@ -1,4 +1,6 @@
-"""Real PostgreSQL, Redis and nginx for tests: found or installed, started on free ports in a folder of their own.
+"""Real servers for tests: found or installed, started on free ports in a folder of their own.
+
+PostgreSQL, Redis and nginx, and what watches: Prometheus, Alertmanager, Pushgateway and node exporter.
 
 Debian's packages are installed where the tests run as root. Where a server is not to be had, the tests that need it
 skip and say why.
@@ -15,6 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +162,54 @@ def nginx(folder: Path, *ports: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@contextlib.contextmanager
+def prometheus(folder: Path, config: str) -> Iterator[str]:
+    """A Prometheus with this configuration (YAML), whose relative paths begin in `folder`; its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prometheus.yaml").write_text(config)
+    options = [f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
+    with _watching("prometheus", "prometheus", folder, *options) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, config: str) -> Iterator[str]:
+    """An Alertmanager with this configuration (YAML), alone; its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "alertmanager.yaml").write_text(config)
+    options = [f"--config.file={folder}/alertmanager.yaml", f"--storage.path={folder}/data"]
+    alone = "--cluster.listen-address="
+    with _watching("prometheus-alertmanager", "prometheus-alertmanager", folder, *options, alone) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def pushgateway(folder: Path) -> Iterator[str]:
+    """A Pushgateway that forgets at its end; its address."""
+    with _watching("prometheus-pushgateway", "prometheus-pushgateway", folder) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def node_exporter(folder: Path, textfiles: Path) -> Iterator[str]:
+    """This machine's figures, and those of the `*.prom` in a folder; its address."""
+    option = f"--collector.textfile.directory={textfiles}"
+    with _watching("prometheus-node-exporter", "prometheus-node-exporter", folder, option, ready="/metrics") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _watching(name: str, package: str, folder: Path, *options: str, ready: str = "/-/ready") -> Iterator[str]:
+    """One of Prometheus' programs, once it is ready."""
+    program = find_program(name, package)
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [program, f"--web.listen-address={url.removeprefix('http://')}", *options]
+    with _running(command, folder, dict(os.environ), signal.SIGTERM, None) as process:
+        _wait(process, lambda: _answers(f"{url}{ready}"), folder)
+        yield url
+
+
 def find_program(name: str, *packages: str) -> str:
     """The path of a program, installed from Debian's `packages` if it is missing; skips where that cannot be."""
     found = _find(name)
@@ -231,5 +282,11 @@ def _succeeds(command: list[str]) -> bool:
 
 def _accepts(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
         return True
     return False
