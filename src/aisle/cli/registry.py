@@ -43,18 +43,12 @@ def list_(as_json: bool) -> None:
 def register(bundle: str, as_json: bool) -> None:
     """Put BUNDLE, a folder or a version of the store, up as the challenger."""
     settings = start(LogFile.TRAIN)
+    from aisle.model.bundle import Bundle
     from aisle.registry.bundles import BundleStore
-    from aisle.registry.promotion import checked
-    from aisle.registry.trail import trail
+    from aisle.registry.promotion import register as register_bundle
 
-    store = BundleStore(settings.models_path)
-    found = checked(store.find(bundle))
-    before = store.serving().challenger
-    store.add(found)
-    after = {"challenger": found.version}
-    with trail(settings, operator()) as record:
-        store.make_challenger(found.version)
-        record(what="model.register", subject=found.version, before={"challenger": before}, after=after)
+    found = Bundle.load(BundleStore(settings.models_path).find(bundle))
+    before = register_bundle(found, settings, who=operator())
     start_mirror(settings)
     print_result(
         {"challenger": found.version, "before": before},

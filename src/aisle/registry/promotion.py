@@ -47,6 +47,19 @@ def checked(path: Path) -> Bundle:
         return predictor.bundle
 
 
+def register(bundle: Bundle, settings: Settings, *, who: str) -> str | None:
+    """Put `bundle` into the store as the challenger; who was that before. Raises BundleError as `checked` does."""
+    store = BundleStore(settings.models_path)
+    found = checked(bundle.path)
+    before = store.serving().challenger
+    store.add(found)
+    with trail(settings, who) as record:
+        store.make_challenger(found.version)
+        after = {"challenger": found.version}
+        record(what="model.register", subject=found.version, before={"challenger": before}, after=after)
+    return before
+
+
 def promote(
     bundle: Bundle,
     settings: Settings,

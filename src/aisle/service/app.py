@@ -21,7 +21,7 @@ from aisle.service.handover import Handover
 from aisle.service.limits import RateLimits
 from aisle.service.parts import Parts
 from aisle.service.recorder import Recorder
-from aisle.service.routes import entrance, feedback, model, predict
+from aisle.service.routes import alerts, entrance, feedback, model, predict
 from aisle.service.shedding import SheddingMiddleware
 from aisle.service.uploads import MAX_BODY_BYTES
 from aisle.settings import Settings
@@ -88,7 +88,7 @@ def create_app(
     app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES, draining=parts.draining)
     answer_with_problems(app)
     answer_the_platform(app)
-    for subject in (entrance, predict, feedback, model):
+    for subject in (entrance, predict, feedback, model, alerts):
         app.include_router(subject.router)
     return app
 

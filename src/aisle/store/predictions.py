@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from aisle.store.schema import feedback, predictions
 
@@ -75,3 +75,41 @@ def feedback_on(connection: Connection, prediction_id: str) -> list[Feedback]:
     columns = (feedback.c.prediction_id, feedback.c.created_at, feedback.c.user_name, feedback.c.type_code)
     query = select(*columns).where(feedback.c.prediction_id == prediction_id).order_by(feedback.c.id)
     return [Feedback(*row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True)
+class Word:
+    """What one person said of one product: its texts, and the type they hold to be right."""
+
+    id: int
+    prediction_id: str
+    input_hash: str
+    product_key: str | None
+    designation: str
+    description: str
+    user_name: str
+    type_code: str
+
+
+def words_said(connection: Connection, *, after: int = 0) -> Iterator[Word]:
+    """All feedback with a higher id than `after`, the oldest first, with the products that it is about."""
+    of = predictions.c
+    columns = (of.id, of.input_hash, of.product_key, of.designation, of.description)
+    query = (
+        select(feedback.c.id, *columns, feedback.c.user_name, feedback.c.type_code)
+        .join(predictions, of.id == feedback.c.prediction_id)
+        .where(feedback.c.id > after)
+        .order_by(feedback.c.id)
+    )
+    for row in connection.execute(query.execution_options(yield_per=1000)):
+        yield Word(*row)
+
+
+def count_labelled(connection: Connection, *, after: int = 0) -> int:
+    """How many products people gave a type, in feedback with a higher id than `after`."""
+    query = (
+        select(func.count(predictions.c.input_hash.distinct()))
+        .join(feedback, predictions.c.id == feedback.c.prediction_id)
+        .where(feedback.c.id > after)
+    )
+    return connection.execute(query).scalar_one()
