@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aisle.data.prepare import Prepared, ensure_prepared
+from aisle.data.prepare import Prepared, ensure_prepared, is_prepared, validated_beside
 from aisle.data.source import import_catalogue, is_unfinished
 from aisle.data.split import Side
 from aisle.data.validate import ContractOptions
@@ -20,7 +20,9 @@ from aisle.errors import CheckFailed
 from aisle.files import TEMPORARY_PREFIX, remove_abandoned
 from aisle.logs import get_logger
 from aisle.measuring import evaluate_side, judge_challenger
-from aisle.model.bundle import Bundle
+from aisle.model.bundle import METRICS_FILE, Bundle
+from aisle.monitoring.stages import stage
+from aisle.monitoring.told import tell_rows, tell_training
 from aisle.registry.bundles import CHAMPION, BundleStore
 from aisle.registry.gate import Verdict
 from aisle.registry.promotion import THE_FIRST, promote
@@ -69,8 +71,28 @@ def train_bundle(
 
     A bundle of the store that has the very same lineage is taken instead, unless `again`.
     """
+    prepared = _prepared(data, settings, contract)
+    with stage("train", settings) as figures:
+        trained = _train_or_find(chosen, prepared, settings, who=who, out=out, again=again)
+        tell_training(figures, trained.bundle.version, trained.bundle.json(METRICS_FILE).get("all", {}))
+    return trained
+
+
+def _prepared(data: Path, settings: Settings, contract: ContractOptions) -> Prepared:
+    """`ensure_prepared`, told as the stages that it consists of."""
     threads = settings.cores
-    prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
+    if is_prepared(data):
+        return Prepared.open(data)
+    with stage("validate", settings) as figures:
+        counted = partial(tell_rows, figures)
+        validated_beside(data, settings, contract=contract, threads=threads, counted=counted)
+    with stage("prepare", settings):
+        return ensure_prepared(data, settings, contract=contract, threads=threads)
+
+
+def _train_or_find(
+    chosen: Recipe, prepared: Prepared, settings: Settings, *, who: str, out: Path | None, again: bool
+) -> Trained:
     store = BundleStore(settings.models_path)
     if out is not None:
         return Trained(_train(chosen, prepared, out, settings), new=True)
@@ -120,13 +142,15 @@ def run_all(
     """
     folder = settings.data_path / "raw"
     if source or is_unfinished(folder, SAMPLE):
-        import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
+        with stage("import", settings):
+            import_catalogue(source or SAMPLE, folder, settings=settings, rows=rows, seed=seed)
     trained = train_bundle(chosen, folder, settings, who=who, contract=contract)
     report = settings.reports_path / trained.bundle.version
     if not (report / JSON_FILE).is_file():
         prepared = ensure_prepared(folder, settings, threads=settings.cores)
         if prepared.counts[Side.TEST.value]:
-            figures = evaluate_side(trained.bundle, prepared, settings, report=report).figures
+            with stage("evaluate", settings):
+                figures = evaluate_side(trained.bundle, prepared, settings, report=report).figures
             get_logger(__name__).info(
                 "evaluated", weighted_f1=figures["weighted_f1"], accuracy=figures["accuracy"], report=str(report)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,9 +22,11 @@ def import_(source: str, to: Path | None, rows: int, seed: int, refresh: bool, a
     """Bring a catalogue into data/raw: resumable, checked, whole or not at all."""
     settings = start(LogFile.IMPORT)
     from aisle.data.source import import_catalogue
+    from aisle.monitoring.stages import stage
 
     to = to or settings.data_path / "raw"
-    result = import_catalogue(source, to, settings=settings, rows=rows, seed=seed, refresh=refresh)
+    with stage("import", settings):
+        result = import_catalogue(source, to, settings=settings, rows=rows, seed=seed, refresh=refresh)
     print_result(result.as_dict(), as_json, lambda found: f"{len(found['files'])} files in {found['folder']}")
 
 
@@ -37,13 +40,17 @@ def validate(data: Path | None, out: Path | None, max_bad: float, allow_missing_
     settings = start(LogFile.IMPORT)
     from aisle.data.validate import ContractOptions
     from aisle.data.validate import validate as validate_catalogue
+    from aisle.monitoring.stages import stage
+    from aisle.monitoring.told import tell_rows
 
-    result = validate_catalogue(
-        data or settings.data_path / "raw",
-        out or settings.data_path / "validated",
-        options=ContractOptions(max_bad, allow_missing_types),
-        threads=settings.cores,
-    )
+    with stage("validate", settings) as figures:
+        result = validate_catalogue(
+            data or settings.data_path / "raw",
+            out or settings.data_path / "validated",
+            options=ContractOptions(max_bad, allow_missing_types),
+            threads=settings.cores,
+            counted=partial(tell_rows, figures),
+        )
     print_result(
         result.as_dict(),
         as_json,
@@ -62,6 +69,9 @@ def prepare(data: Path | None, out: Path | None, as_json: bool) -> None:
     """Clean the texts of a validated catalogue and split it into train, validation and test by group."""
     settings = start(LogFile.IMPORT)
     from aisle.data.prepare import prepare as prepare_catalogue
+    from aisle.monitoring.stages import stage
 
-    result = prepare_catalogue(data or settings.data_path / "validated", out or settings.data_path / "preprocessed")
+    data, out = data or settings.data_path / "validated", out or settings.data_path / "preprocessed"
+    with stage("prepare", settings):
+        result = prepare_catalogue(data, out)
     print_result(result.as_dict(), as_json, lambda found: f"{found['folder']}: {found['counts']}")

@@ -92,16 +92,18 @@ def evaluate(model: str, data: Path, images: Path | None, fields: str, report: P
     from aisle.data.prepare import ensure_prepared
     from aisle.measuring import evaluate_file, evaluate_side
     from aisle.model.bundle import Bundle
+    from aisle.monitoring.stages import stage
     from aisle.registry.bundles import BundleStore
     from aisle.training.terminal import format_table
 
-    bundle = Bundle.load(BundleStore(settings.models_path).find(model))
-    report = report or settings.reports_path / f"{bundle.version}-{data.stem}"
-    if data.is_dir():
-        prepared = ensure_prepared(data, settings, threads=settings.cores)
-        found = evaluate_side(bundle, prepared, settings, fields=parse_fields(fields), report=report)
-    else:
-        found = evaluate_file(bundle, data, settings, images=images, fields=parse_fields(fields), report=report)
+    with stage("evaluate", settings):
+        bundle = Bundle.load(BundleStore(settings.models_path).find(model))
+        report = report or settings.reports_path / f"{bundle.version}-{data.stem}"
+        if data.is_dir():
+            prepared = ensure_prepared(data, settings, threads=settings.cores)
+            found = evaluate_side(bundle, prepared, settings, fields=parse_fields(fields), report=report)
+        else:
+            found = evaluate_file(bundle, data, settings, images=images, fields=parse_fields(fields), report=report)
     figures = {**found.figures, "model_version": bundle.version, "report": str(report)}
     table = f"model {bundle.version}\n{format_table(found.figures, found.types)}\nreport: {report}/evaluation.html"
     print_result(figures, as_json, lambda _: table)
@@ -120,12 +122,14 @@ def predict(source: Path, output: Path, images: Path | None, model: str, as_json
     from aisle.data.images import open_given_images
     from aisle.model.bundle import Bundle
     from aisle.model.predictor import Predictor
+    from aisle.monitoring.stages import stage
     from aisle.registry.bundles import BundleStore
 
-    bundle = Bundle.load(BundleStore(settings.models_path).find(model))
-    found = open_given_images(images) if images is not None else None
-    with Predictor(bundle, threads=settings.threads) as predictor:
-        result = predict_file(predictor, source, output, images=found)
+    with stage("predict", settings):
+        bundle = Bundle.load(BundleStore(settings.models_path).find(model))
+        found = open_given_images(images) if images is not None else None
+        with Predictor(bundle, threads=settings.threads) as predictor:
+            result = predict_file(predictor, source, output, images=found)
     print_result(
         result.as_dict(),
         as_json,

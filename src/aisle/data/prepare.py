@@ -109,18 +109,35 @@ def ensure_prepared(
     threads: int = 2,
 ) -> Prepared:
     """The prepared form of `data`, a raw or a prepared folder; what is not validated and prepared yet, is now."""
-    if (data / STATE_FILE).is_file():
+    if is_prepared(data):
         return Prepared.open(data)
-    raw.check_raw_folder(data)
-    place = _working_folder(data, settings)
-    validated = validate.ensure_validated(data, place / "validated", options=contract, threads=threads)
-    out = place / "preprocessed"
+    validated = validated_beside(data, settings, contract=contract, threads=threads)
+    out = validated.folder.with_name("preprocessed")
     try:
         if read_json(out / STATE_FILE)["inputs"] == _inputs(_read_validated(validated.folder), options):
             return Prepared.open(out)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return prepare(validated.folder, out, options=options)
+
+
+def is_prepared(data: Path) -> bool:
+    """Whether a folder is a prepared one, and not raw."""
+    return (data / STATE_FILE).is_file()
+
+
+def validated_beside(
+    data: Path,
+    settings: Settings,
+    *,
+    contract: validate.ContractOptions = validate.ContractOptions(),
+    threads: int = 2,
+    counted: validate.Counted | None = None,
+) -> validate.Validated:
+    """The validated form of `data`, a raw folder, where `ensure_prepared` looks for it; what is not there is made."""
+    raw.check_raw_folder(data)
+    out = _working_folder(data, settings) / "validated"
+    return validate.ensure_validated(data, out, options=contract, threads=threads, counted=counted)
 
 
 def _working_folder(raw_folder: Path, settings: Settings) -> Path:

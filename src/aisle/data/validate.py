@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,8 +68,17 @@ class Validated:
         return {**asdict(self), "folder": str(self.folder)}
 
 
+Counted = Callable[[Validated], object]
+"""Who wants to know how many rows there are, even where there are too many bad ones to go on."""
+
+
 def validate(
-    raw_folder: Path, out: Path, *, options: ContractOptions = ContractOptions(), threads: int = 2
+    raw_folder: Path,
+    out: Path,
+    *,
+    options: ContractOptions = ContractOptions(),
+    threads: int = 2,
+    counted: Counted | None = None,
 ) -> Validated:
     """Check the catalogue in `raw_folder` and write `out`, whole or not at all.
 
@@ -98,6 +107,8 @@ def validate(
         reasons=_count_reasons(quarantine),
         missing_types=sorted(set(types) - set(accepted["type_code"].to_list())),
     )
+    if counted is not None:
+        counted(result)
     problem = _refusal(result, options)
     refused = out.with_name(out.name + ".refused")
     check_replaceable(refused, marker=QUARANTINE_FILE)
@@ -118,7 +129,12 @@ def validate(
 
 
 def ensure_validated(
-    raw_folder: Path, out: Path, *, options: ContractOptions = ContractOptions(), threads: int = 2
+    raw_folder: Path,
+    out: Path,
+    *,
+    options: ContractOptions = ContractOptions(),
+    threads: int = 2,
+    counted: Counted | None = None,
 ) -> Validated:
     """`validate`, unless `out` already holds the result for these very files.
 
@@ -128,10 +144,13 @@ def ensure_validated(
     try:
         state = read_json(out / STATE_FILE)
         if state["raw"] == fingerprint(raw_folder):
-            return Validated(**{**state["result"], "folder": out})
+            known = Validated(**{**state["result"], "folder": out})
+            if counted is not None:
+                counted(known)
+            return known
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return validate(raw_folder, out, options=options, threads=threads)
+    return validate(raw_folder, out, options=options, threads=threads, counted=counted)
 
 
 def fingerprint(raw_folder: Path) -> str:
