@@ -39,6 +39,7 @@ ROOT = {
     "mlflow": "the official image runs as root, without any capability",
     "prometheus": "the official image names its account",
     "alertmanager": "the official image names its account",
+    "pushgateway": "the official image names its account",
     "grafana": "the official image names its account",
     "node-exporter": "the official image names its account",
 }
