@@ -2,6 +2,8 @@
 
     python workspace.py prepare --source sample --rows 2700 --seed 0 --recipe light
     python workspace.py record "what it was" train evaluate
+    python workspace.py update
+    python workspace.py add "what it was" data/retraining/catalogue data/retraining/corrections.csv
 
 It runs in Airflow's environment (git and DVC are there, aisle is not). Nobody else works in the clone, so its branch
 `pipeline` has the shop's code and, on top, one commit for each result.
@@ -10,6 +12,7 @@ It runs in Airflow's environment (git and DVC are there, aisle is not). Nobody e
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
@@ -34,7 +37,14 @@ class Workspace:
         self.repository = repository
 
     def prepare(self, source: str, rows: int, seed: int, recipe: str) -> None:
-        """Clone, or take over what is new; then write what this run is asked for into params.yaml."""
+        """`update`; then write what this run is asked for into params.yaml."""
+        self.update()
+        self._write_parameters(
+            {"import": {"source": source, "rows": rows, "seed": seed}, "train": {"recipe": recipe}}
+        )
+
+    def update(self) -> None:
+        """Clone, or take over what is new."""
         if not (self.folder / ".git").is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
             _call("git", "clone", "--quiet", self.repository, ".", cwd=self.folder)
@@ -42,9 +52,6 @@ class Workspace:
         self._git("fetch", "--quiet", "origin", "HEAD")
         # Versions that the shop's repository has as well yield to the pipeline's own.
         self._git("merge", "--quiet", "--no-edit", "-X", "ours", "FETCH_HEAD")
-        self._write_parameters(
-            {"import": {"source": source, "rows": rows, "seed": seed}, "train": {"recipe": recipe}}
-        )
         for name in ("data", "models", "logs"):
             place = self.folder / name
             place.mkdir(exist_ok=True)
@@ -62,12 +69,25 @@ class Workspace:
         if recorded:
             self._dvc("commit", "--force", *recorded)
         self._git("add", "--all", "--", "dvc.lock", "params.yaml")
+        return self._commit(message, recorded)
+
+    def add(self, message: str, names: list[str]) -> str | None:
+        """The commit that versions files and folders that no stage of dvc.yaml makes; as `record` otherwise."""
+        added = [name for name in names if (self.folder / name).exists()]
+        if not added:
+            print("there is nothing to add yet")
+            return None
+        self._dvc("add", "--quiet", *added)
+        self._git("add", "--force", "--", *(f"{name}.dvc" for name in added))  # data/ is not git's otherwise
+        return self._commit(message, added)
+
+    def _commit(self, message: str, versioned: list[str]) -> str | None:
         if not self._git("diff", "--cached", "--name-only").strip():
             print("nothing changed")
             return None
         self._git("commit", "--quiet", "--message", message)
         if self._dvc("remote", "list").strip():
-            self._dvc("push", *recorded)
+            self._dvc("push", *versioned)
         commit = self._git("rev-parse", "HEAD").strip()
         print(f"recorded in {commit}")
         return commit
@@ -125,12 +145,23 @@ def main() -> None:
     record = verbs.add_parser("record")
     record.add_argument("message")
     record.add_argument("stages", nargs="+")
+    verbs.add_parser("update")
+    add = verbs.add_parser("add")
+    add.add_argument("message")
+    add.add_argument("names", nargs="+")
     asked = parser.parse_args()
     workspace = Workspace(Path(os.environ["AISLE_WORKSPACE"]), os.environ.get("AISLE_REPOSITORY", ""))
-    if asked.verb == "prepare":
-        workspace.prepare(asked.source, asked.rows, asked.seed, asked.recipe)
-    else:
-        workspace.record(asked.message, asked.stages)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    with workspace.folder.with_name(f".{workspace.folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two DAGs work in the clone
+        if asked.verb == "prepare":
+            workspace.prepare(asked.source, asked.rows, asked.seed, asked.recipe)
+        elif asked.verb == "update":
+            workspace.update()
+        elif asked.verb == "add":
+            workspace.add(asked.message, asked.names)
+        else:
+            workspace.record(asked.message, asked.stages)
 
 
 if __name__ == "__main__":

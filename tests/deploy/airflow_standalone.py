@@ -27,31 +27,35 @@ class Airflow:
     url: str
     home: Path
 
-    def run(self, **params: object) -> dict[str, str]:
-        """Run the pipeline to its end; the state of each task. Fails the test, with the task's log, if one fails."""
+    def switch_on(self, dag: str) -> None:
         with self._client() as client:
-            begun = client.post("/ml_pipeline/dagRuns", json={"logical_date": None, "conf": params})
-            run = f"/ml_pipeline/dagRuns/{begun.raise_for_status().json()['dag_run_id']}"
+            client.patch(f"/{dag}", json={"is_paused": False}).raise_for_status()
+
+    def run(self, dag: str = "ml_pipeline", **params: object) -> dict[str, str]:
+        """Run a DAG to its end; the state of each task. Fails the test, with the task's log, if one fails."""
+        with self._client() as client:
+            begun = client.post(f"/{dag}/dagRuns", json={"logical_date": None, "conf": params})
+            run = f"/{dag}/dagRuns/{begun.raise_for_status().json()['dag_run_id']}"
             deadline = time.monotonic() + RUN_SECONDS
             while True:
                 tasks = client.get(f"{run}/taskInstances").raise_for_status().json()["task_instances"]
                 states = {task["task_id"]: str(task["state"]) for task in tasks}
                 failed = [name for name, state in states.items() if state in ("failed", "up_for_retry")]
                 if failed:
-                    pytest.fail(f"{failed}: {self.log_of(failed[0])}")
+                    pytest.fail(f"{failed}: {self.log_of(dag, failed[0])}")
                 if client.get(run).json()["state"] == "success":
                     return states
                 if time.monotonic() > deadline:
                     pytest.fail(f"waited too long: {states}")
                 time.sleep(1)
 
-    def log_of(self, task: str) -> str:
+    def log_of(self, dag: str, task: str) -> str:
         """The last lines of a task's newest log."""
-        found = sorted(self.home.glob(f"logs/dag_id=ml_pipeline/*/task_id={task}/*.log"), key=os.path.getmtime)
+        found = sorted(self.home.glob(f"logs/dag_id={dag}/*/task_id={task}/*.log"), key=os.path.getmtime)
         return found[-1].read_text()[-4000:] if found else "no log"
 
     def logs(self) -> str:
-        return "".join(path.read_text() for path in self.home.glob("logs/dag_id=ml_pipeline/**/*.log"))
+        return "".join(path.read_text() for path in self.home.glob("logs/dag_id=*/**/*.log"))
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[httpx.Client]:

@@ -1,4 +1,4 @@
-"""The DAG `ml_pipeline`: what it is made of, and what it does in a real Airflow."""
+"""The DAGs `ml_pipeline` and `monitor_and_retrain`: what they are made of, and what they do in a real Airflow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPERATORS = {
 ROWS = 300
 
 
-def facts(runner: str, **variables: str) -> dict[str, Any]:
+def facts(runner: str, *, dag: str = "ml_pipeline", **variables: str) -> dict[str, Any]:
     if not (AIRFLOW / "python").is_file():
         pytest.skip("Airflow is not here: make .venv-airflow/.ready installs it")
     environment = {
@@ -51,7 +51,7 @@ def facts(runner: str, **variables: str) -> dict[str, Any]:
         [AIRFLOW / "python", program, DAGS], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])[dag]
     return found
 
 
@@ -112,6 +112,28 @@ def test_the_dag_and_dvc_call_the_same_commands() -> None:
             # Templates differ in how they name a parameter; the words around it are the same.
             words = re.sub(r"\$\{[^}]*\}", "", stages[stage]["cmd"]).split()
             assert [word for word in words if word not in called] == [], stage
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_closed_loop_calls_the_verbs_by_the_clock_and_when_there_is_another_catalogue(runner: str) -> None:
+    loop = facts(runner, dag="monitor_and_retrain")
+    assert list(loop["tasks"]) == ["image", "drift", "retrain", "version"]
+    assert "0 * * * *" in loop["schedule"]
+    assert loop["assets"] == facts(runner)["outlets"] == ["aisle_catalogue"]
+    assert {task["operator"] for task in loop["tasks"].values()} == OPERATORS[runner]
+    assert any("aisle drift" in command for command in loop["commands"]["drift"])
+    assert any("aisle retrain --if-due" in command for command in loop["commands"]["retrain"])
+
+
+def test_the_closed_loop_waits_until_somebody_switches_it_on() -> None:
+    loop = facts("local", dag="monitor_and_retrain")
+    assert loop["paused"]
+    assert (loop["max_active_runs"], loop["catchup"]) == (1, False)
+
+
+def test_how_often_the_closed_loop_looks_is_the_shop_s_choice() -> None:
+    loop = facts("local", dag="monitor_and_retrain", AISLE_LOOP_SCHEDULE="*/10 * * * *")
+    assert "*/10 * * * *" in loop["schedule"]
 
 
 @pytest.fixture
@@ -208,6 +230,8 @@ def test_without_containers_it_runs_in_a_virtual_environment(pipeline: dict[str,
     try:
         with running_airflow(tmp_path / "airflow", settings) as airflow:
             assert set(airflow.run(rows=ROWS).values()) == {"success"}
+            airflow.switch_on("monitor_and_retrain")
+            assert set(airflow.run("monitor_and_retrain").values()) == {"success"}
         assert (
             BundleStore(workspace / "models").serving().champion == Bundle.load(workspace / "data" / "model").version
         )

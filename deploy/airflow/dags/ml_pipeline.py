@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Param, TaskGroup
-from runners import chosen_runner, prepare_workspace, record_versions
+from runners import CATALOGUE, chosen_runner, prepare_workspace, record_versions
 
 # The same commands as the stages of dvc.yaml, which is how DVC knows what they made.
 FETCH = (
@@ -81,7 +81,7 @@ with DAG(
         (
             runner.image("image", "predict")
             >> runner.verbs("test", "predict", TEST, hours=6)
-            >> record_versions("version", "predictions", "evaluate", "predict")
+            >> record_versions("version", "predictions", "evaluate", "predict", outlets=[CATALOGUE])
         )
     with TaskGroup("serving") as serving:
         (

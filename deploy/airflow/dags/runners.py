@@ -18,11 +18,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import Asset
 
 HERE = Path(__file__).resolve().parents[1]
 PASSED_ON = ("DAGSHUB_USERNAME", "DAGSHUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_ENDPOINT_URL")
 RENAMED = {"DATABASE_URL": "AISLE_DATABASE_URL", "MLFLOW_TRACKING_URI": "AISLE_MLFLOW_TRACKING_URI"}
 """What the tasks' own settings are called here, where Airflow has settings of these names, too."""
+
+CATALOGUE = Asset("aisle_catalogue")
+"""There is a new version of it when `ml_pipeline` has imported one and is done with it; others may say so by
+Airflow's API."""
 
 DOCKER_QUEUE = "docker"
 """Only a worker that takes this queue needs Docker's socket."""
@@ -59,13 +64,25 @@ def prepare_workspace() -> str:
     )
 
 
-def record_versions(task_id: str, what: str, *stages: str) -> BashOperator:
+def update_workspace() -> str:
+    """The command that brings the clone up to date, and leaves its parameters as they are."""
+    return f"{sys.executable} {HERE}/workspace.py update"
+
+
+def record_versions(task_id: str, what: str, *stages: str, outlets: Sequence[Any] = ()) -> BashOperator:
     """A task that records by DVC what the stages left, and commits that in the clone."""
     message = f"{what} of {{{{ run_id }}}} ({{{{ params.source }}}}, {{{{ params.recipe }}}})"
+    return _workspace(task_id, f"record '{message}' {' '.join(stages)}", outlets=list(outlets))
+
+
+def add_versions(task_id: str, what: str, *names: str) -> BashOperator:
+    """A task that gives DVC what no stage of dvc.yaml makes, and commits that in the clone."""
+    return _workspace(task_id, f"add '{what} of {{{{ run_id }}}}' {' '.join(names)}")
+
+
+def _workspace(task_id: str, words: str, **more: Any) -> BashOperator:
     return BashOperator(
-        task_id=task_id,
-        bash_command=f"{sys.executable} {HERE}/workspace.py record '{message}' {' '.join(stages)}",
-        append_env=True,
+        task_id=task_id, bash_command=f"{sys.executable} {HERE}/workspace.py {words}", append_env=True, **more
     )
 
 
