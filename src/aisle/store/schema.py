@@ -122,9 +122,17 @@ predictions = Table(
     Column("product_key", String(200)),  # what the shop calls the product, where it said so
     Column("image_facts", JSON(none_as_null=True)),  # size, light and features of the image, which is not kept
     Column("seconds", Float),  # that the model took, waiting included
-    Column("experiment_id", Integer, index=True),
-    Column("arm", String(20)),  # champion, challenger: who answered in that experiment
+    Column("experiment_id", Integer),
+    Column("arm", String(20)),  # champion, challenger: to whom that experiment gave the product
 )
+Index(  # all that an experiment is counted by: its records themselves are not read
+    "ix_predictions_experiment",
+    *(predictions.c[name] for name in (
+        "experiment_id", "created_at", "arm", "model_version", "seconds", "input_hash",
+    )),
+    sqlite_where=predictions.c.experiment_id.is_not(None),
+    postgresql_where=predictions.c.experiment_id.is_not(None),
+)  # fmt: skip
 
 feedback = Table(
     "feedback",
@@ -151,6 +159,7 @@ experiments = Table(
     Column("outcome", String(20)),  # worse, enough, stopped, superseded
     Column("reason", Text),
     Column("findings", JSON(none_as_null=True)),  # of the last look
+    Column("looked_at", UtcTime),  # null again once a service has noticed that it ended
     Column("running", Integer, unique=True),  # 1 or null: at most one runs
 )
 
@@ -159,9 +168,12 @@ shadow_predictions = Table(
     metadata,
     Column("prediction_id", ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
     Column("experiment_id", ForeignKey("experiments.id"), nullable=False, index=True),
+    Column("input_hash", String(64), nullable=False),  # this and what the champion said: see the prediction
     Column("predicted", String(50)),
     Column("confidence", Float),
-    Column("seconds", Float, nullable=False),
+    Column("agrees", Integer),  # 1 or 0: with the champion
+    Column("seconds", Float),  # of processor time
+    Column("champion_seconds", Float, nullable=False),
     Column("error", Text),
 )
 

@@ -19,7 +19,14 @@ def upgrade() -> None:
     op.add_column("predictions", sa.Column("seconds", sa.Float))
     op.add_column("predictions", sa.Column("experiment_id", sa.Integer))
     op.add_column("predictions", sa.Column("arm", sa.String(20)))
-    op.create_index("ix_predictions_experiment_id", "predictions", ["experiment_id"])
+    is_of_one = sa.text("experiment_id IS NOT NULL")
+    op.create_index(
+        "ix_predictions_experiment",
+        "predictions",
+        ["experiment_id", "created_at", "arm", "model_version", "seconds", "input_hash"],
+        sqlite_where=is_of_one,
+        postgresql_where=is_of_one,
+    )
     _create_experiments()
     _create_retrainings()
 
@@ -39,6 +46,7 @@ def _create_experiments() -> None:
         sa.Column("outcome", sa.String(20)),
         sa.Column("reason", sa.Text),
         sa.Column("findings", sa.JSON(none_as_null=True)),
+        sa.Column("looked_at", UtcTime),
         sa.Column("running", sa.Integer),
         sa.UniqueConstraint("running", name="uq_experiments_running"),
     )
@@ -48,9 +56,12 @@ def _create_experiments() -> None:
             "prediction_id", sa.String(32), sa.ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True
         ),
         sa.Column("experiment_id", sa.Integer, sa.ForeignKey("experiments.id"), nullable=False, index=True),
+        sa.Column("input_hash", sa.String(64), nullable=False),
         sa.Column("predicted", sa.String(50)),
         sa.Column("confidence", sa.Float),
-        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("agrees", sa.Integer),
+        sa.Column("seconds", sa.Float),
+        sa.Column("champion_seconds", sa.Float, nullable=False),
         sa.Column("error", sa.Text),
     )
 
@@ -84,6 +95,6 @@ def _create_retrainings() -> None:
 def downgrade() -> None:
     for table in ("retraining_requests", "retrainings", "shadow_predictions", "experiments"):
         op.drop_table(table)
-    op.drop_index("ix_predictions_experiment_id", "predictions")
+    op.drop_index("ix_predictions_experiment", "predictions")
     for column in ("arm", "experiment_id", "seconds", "image_facts", "product_key"):
         op.drop_column("predictions", column)

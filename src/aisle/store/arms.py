@@ -1,0 +1,233 @@
+"""What the database has about the two arms of an experiment, counted there: what comes back is a few numbers.
+
+Each product counts once for whatever depends on the product: a client that sends one again and again must not decide
+an experiment. A prediction of the arm of one version that the other version answered is a failure of the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
+
+from aisle.store.experiments import Arm, Experiment, Kind
+from aisle.store.schema import feedback, predictions, shadow_predictions
+
+P, S, F = predictions.c, shadow_predictions.c, feedback.c
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """`failed` are products, as `products` are; `right` of the `labelled` ones. In shadow, seconds of the challenger
+    are of processor time, those of the champion from the question to the answer."""
+
+    answers: int = 0
+    products: int = 0
+    failed: int = 0
+    mean_seconds: float | None = None
+    labelled: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of champion and challenger that tell them apart: in how many the challenger was worse, and better."""
+
+    worse: int = 0
+    better: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`agreement`, of which `worse` are the products that they say different things of, is of shadows only."""
+
+    champion: ArmCounts
+    challenger: ArmCounts
+    errors: Pairs
+    latency: Pairs
+    accuracy: Pairs
+    agreement: Pairs | None
+
+
+def compare(connection: Connection, experiment: Experiment, *, slower: float) -> Comparison:
+    """`slower`: a challenger that takes more than so many times the champion's seconds is worse in that pair."""
+    if experiment.kind is Kind.SHADOW:
+        return _shadow(connection, experiment, slower)
+    return _arms(connection, experiment, slower)
+
+
+def _shadow(connection: Connection, experiment: Experiment, slower: float) -> Comparison:
+    product = (
+        select(
+            func.count().label("answers"),
+            func.max(_one_if(S.error.is_not(None))).label("failed"),
+            func.max(S.agrees).label("agrees"),
+            func.avg(S.seconds).label("seconds"),
+            func.avg(S.champion_seconds).label("champion_seconds"),
+        )
+        .where(S.experiment_id == experiment.id)
+        .group_by(S.input_hash)
+        .subquery()
+    ).c
+    is_slower = product.seconds > slower * product.champion_seconds
+    found = connection.execute(
+        select(
+            _sum(product.answers).label("answers"),
+            func.count().label("products"),
+            _sum(product.failed).label("failed"),
+            _sum(product.agrees).label("agree"),
+            func.count(product.agrees).label("judged"),
+            _sum(_one_if(is_slower)).label("slower"),
+            func.count(product.seconds).label("timed"),
+            func.avg(product.seconds).label("seconds"),
+            func.avg(product.champion_seconds).label("champion_seconds"),
+        )
+    ).one()
+    said = _labelled(experiment, S.predicted.label("challenger_said")).join(
+        shadow_predictions, S.prediction_id == P.id
+    )
+    last = said.where(S.predicted.is_not(None)).subquery().c
+    champion_right, challenger_right = last.predicted == last.type_code, last.challenger_said == last.type_code
+    labels = connection.execute(
+        select(
+            func.count().label("labelled"),
+            _sum(_one_if(champion_right)).label("champion"),
+            _sum(_one_if(challenger_right)).label("challenger"),
+            _sum(_one_if(and_(champion_right, ~challenger_right))).label("worse"),
+            _sum(_one_if(and_(challenger_right, ~champion_right))).label("better"),
+        ).where(last.turn == 1)
+    ).one()
+    return Comparison(
+        champion=ArmCounts(
+            found.answers, found.products, 0, found.champion_seconds, labels.labelled, labels.champion
+        ),
+        challenger=ArmCounts(
+            found.answers, found.products, found.failed, found.seconds, labels.labelled, labels.challenger
+        ),
+        errors=Pairs(worse=found.failed),
+        latency=Pairs(worse=found.slower, better=found.timed - found.slower),
+        accuracy=Pairs(labels.worse, labels.better),
+        agreement=Pairs(worse=found.judged - found.agree, better=found.agree),
+    )
+
+
+def _arms(connection: Connection, experiment: Experiment, slower: float) -> Comparison:
+    is_its = P.experiment_id == experiment.id
+    answers = select(P.arm, func.count(), func.count(P.input_hash.distinct()), func.avg(P.seconds))
+    counts = {row[0]: row[1:] for row in connection.execute(answers.where(is_its).group_by(P.arm))}
+    failures = select(P.arm, func.count(P.input_hash.distinct())).where(is_its, _failed(experiment)).group_by(P.arm)
+    failed: dict[Any, int] = dict(connection.execute(failures).tuples().all())
+    labels = _labels_of_arms(connection, experiment)
+
+    def arm(name: Arm) -> ArmCounts:
+        answered, products, seconds = counts.get(name, (0, 0, None))
+        return ArmCounts(answered, products, failed.get(name, 0), seconds, *labels.get(name, (0, 0)))
+
+    return Comparison(
+        champion=arm(Arm.CHAMPION),
+        challenger=arm(Arm.CHALLENGER),
+        errors=Pairs(worse=failed.get(Arm.CHALLENGER, 0), better=failed.get(Arm.CHAMPION, 0)),
+        latency=_latency_of_neighbours(connection, experiment, slower),
+        accuracy=_accuracy_by_turns(connection, experiment),
+        agreement=None,
+    )
+
+
+def _latency_of_neighbours(connection: Connection, experiment: Experiment, slower: float) -> Pairs:
+    """Each of the challenger's with the one just before, where that is the champion's: both had the same load."""
+    in_time = (P.created_at, P.id)
+    row = (
+        select(
+            P.arm,
+            P.seconds,
+            func.lag(P.arm).over(order_by=in_time).label("arm_before"),
+            func.lag(P.seconds).over(order_by=in_time).label("seconds_before"),
+        )
+        .where(P.experiment_id == experiment.id)
+        .subquery()
+    ).c
+    is_slower = row.seconds > slower * row.seconds_before
+    found = connection.execute(
+        select(func.count(), _sum(_one_if(is_slower))).where(
+            row.arm == Arm.CHALLENGER, row.arm_before == Arm.CHAMPION, row.seconds.is_not(None)
+        )
+    ).one()
+    return Pairs(worse=found[1], better=found[0] - found[1])
+
+
+def _labels_of_arms(connection: Connection, experiment: Experiment) -> dict[Any, tuple[int, int]]:
+    last = _labelled(experiment).where(~_failed(experiment)).subquery().c
+    right = _sum(_one_if(last.predicted == last.type_code))
+    query = select(last.arm, func.count(), right).where(last.turn == 1).group_by(last.arm)
+    return {arm: (labelled, right) for arm, labelled, right in connection.execute(query)}
+
+
+def _accuracy_by_turns(connection: Connection, experiment: Experiment) -> Pairs:
+    """The first labelled product of the one arm with the first of the other, and so on."""
+    last = _labelled(experiment).where(~_failed(experiment)).subquery().c
+    turns = (
+        select(
+            last.arm,
+            (last.predicted == last.type_code).label("is_right"),
+            func.row_number().over(partition_by=last.arm, order_by=last.first_said).label("place"),
+        )
+        .where(last.turn == 1)
+        .cte("turns")
+    )
+    champion, challenger = turns.alias("champion").c, turns.alias("challenger").c
+    both = and_(champion.place == challenger.place, champion.arm == Arm.CHAMPION, challenger.arm == Arm.CHALLENGER)
+    worse, better = connection.execute(
+        select(
+            _sum(_one_if(and_(champion.is_right, ~challenger.is_right))),
+            _sum(_one_if(and_(challenger.is_right, ~champion.is_right))),
+        ).where(both)
+    ).one()
+    return Pairs(worse, better)
+
+
+def _labelled(experiment: Experiment, *more: ColumnElement[Any]) -> Select[Any]:
+    """What people said of the products of each arm: the last word on a product has `turn` 1."""
+    product = (P.arm, P.input_hash)
+    return (
+        select(
+            P.arm,
+            P.predicted,
+            F.type_code,
+            func.row_number().over(partition_by=product, order_by=F.id.desc()).label("turn"),
+            func.min(F.id).over(partition_by=product).label("first_said"),
+            *more,
+        )
+        .select_from(feedback)
+        .join(predictions, P.id == F.prediction_id)
+        .where(P.experiment_id == experiment.id)
+    )
+
+
+def _failed(experiment: Experiment) -> ColumnElement[bool]:
+    version = literal(experiment.challenger)
+    return or_(
+        and_(P.arm == Arm.CHALLENGER, P.model_version != version),
+        and_(P.arm == Arm.CHAMPION, P.model_version == version),
+    )
+
+
+def _one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return case((condition, 1), else_=0)
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """An integer, and 0 of no rows, on either engine."""
+    return cast(func.coalesce(func.sum(column), 0), Integer)
