@@ -186,14 +186,15 @@ def alertmanager(folder: Path, config: str) -> Iterator[str]:
 @contextlib.contextmanager
 def pushgateway(folder: Path) -> Iterator[str]:
     """A Pushgateway that forgets at its end; its address."""
-    with _watching("prometheus-pushgateway", "prometheus-pushgateway", folder) as url:
+    keeping_nothing = "--persistence.file="  # Debian's keeps it in /var
+    with _watching("prometheus-pushgateway", "prometheus-pushgateway", folder, keeping_nothing) as url:
         yield url
 
 
 @contextlib.contextmanager
 def node_exporter(folder: Path, textfiles: Path) -> Iterator[str]:
     """This machine's figures, and those of the `*.prom` in a folder; its address."""
-    option = f"--collector.textfile.directory={textfiles}"
+    option = f"--collector.textfile.directory={textfiles.absolute()}"
     with _watching("prometheus-node-exporter", "prometheus-node-exporter", folder, option, ready="/metrics") as url:
         yield url
 
