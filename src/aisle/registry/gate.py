@@ -40,11 +40,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One question of the gate; `finding` answers it in a sentence, with the figures."""
+    """One question of the gate; `finding` answers it in a sentence, with the figures.
+
+    `close`: it passed, and may have done so by chance. A person had better look.
+    """
 
     name: str
     passed: bool
     finding: str
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,11 @@ class Verdict:
     @property
     def failed(self) -> tuple[Criterion, ...]:
         return tuple(one for one in self.criteria if not one.passed)
+
+    @property
+    def borderline(self) -> tuple[Criterion, ...]:
+        """What passed, and may have done so by chance."""
+        return tuple(one for one in self.criteria if one.close)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -129,7 +138,8 @@ def _not_worse(differences: Array, limits: Limits) -> Criterion:
         f"{_points(found)}, at least {_points(least)} with {limits.confidence:.0%} confidence; "
         f"{_points(-limits.worse)} is the limit"
     )
-    return Criterion("weighted F1", bool(least >= -limits.worse), sentence)
+    passed = bool(least >= -limits.worse)
+    return Criterion("weighted F1", passed, sentence, close=passed and bool(found < 0))
 
 
 def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterion:
@@ -143,7 +153,7 @@ def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterio
     if lower.any():
         listed = ", ".join(f"{types[at]} {_points(found[at])}" for at in np.flatnonzero(lower))
         sentence += f", save by chance, perhaps: {listed}"
-    return Criterion("types", True, sentence)
+    return Criterion("types", True, sentence, close=bool(lower.any()))
 
 
 def _within(name: str, found: float, limit: float, unit: str) -> Criterion:
