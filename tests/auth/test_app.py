@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from urllib.parse import quote_plus
 
 import httpx2
 import jwt
@@ -185,6 +186,37 @@ def test_a_service_exchanges_its_key_for_a_token_until_the_key_is_revoked(
         assert_problem(exchange(wrong), 401)
     accounts.revoke_api_key("robot", key[:14])
     assert_problem(exchange(key), 401)
+
+
+def by_basic(client: TestClient, name: str, secret: str) -> Answer:
+    return client.post(
+        "/token", data={"grant_type": "client_credentials"}, auth=(quote_plus(name), quote_plus(secret))
+    )
+
+
+def test_a_service_may_say_who_it_is_by_http_basic(client: TestClient, accounts: Accounts) -> None:
+    _, key = accounts.add_service("robot+1@shop", Role.REVIEWER)
+    body = by_basic(client, "robot+1@shop", key).json()
+    assert "refresh_token" not in body
+    assert me(client, body["access_token"]).json() == {"name": "robot+1@shop", "kind": "service", "role": "reviewer"}
+
+
+def test_a_key_is_good_for_the_service_that_it_was_given_alone(client: TestClient, accounts: Accounts) -> None:
+    _, key = accounts.add_service("robot", Role.CLIENT)
+    accounts.add_service("other", Role.ADMIN)
+    form = {"grant_type": "client_credentials", "client_secret": key}
+    assert_problem(by_basic(client, "other", key), 401)
+    assert_problem(client.post("/token", data=form | {"client_id": "other"}), 401)
+    assert client.post("/token", data=form | {"client_id": "robot"}).status_code == 200
+
+
+@pytest.mark.parametrize("sent", ["Basic", "Basic !", "Basic cm9ib3Q=", "Basic /////w==", "basic cm9ib3Q6eA=="])
+def test_what_is_no_service_s_name_and_key_is_refused_in_the_way_it_asked(client: TestClient, sent: str) -> None:
+    form = {"grant_type": "client_credentials"}
+    answer = client.post("/token", data=form, headers={"Authorization": sent})
+    assert_problem(answer, 401)
+    assert answer.headers["www-authenticate"] == 'Basic realm="aisle"'
+    assert answer.json()["error"] == "invalid_client"
 
 
 PROTECTED = [("GET", "/me")]

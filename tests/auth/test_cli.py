@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -112,6 +113,33 @@ def test_accounts_are_made_changed_and_ended_and_the_trail_says_by_whom(tmp_path
     assert {entry.who.split(":")[0] for entry in found} == {"cli"}
     whats = ["user.add", "user.add", "user.add", "apikey.add", "user.role", "user.disable"]
     assert [entry.what for entry in found] == whats
+
+
+def test_a_key_is_kept_in_a_file_and_stays_for_as_long_as_it_is_good(tmp_path: Path) -> None:
+    keep = ("user", "add", "robot", "--service", "--role", "reviewer", "--key-file", "secrets/key")
+    file = tmp_path / "secrets" / "key"
+
+    def keys() -> list[str]:
+        (robot,) = json.loads(aisle("user", "list", "--json"))["users"]
+        assert (robot["kind"], robot["role"]) == ("service", "reviewer")
+        return sorted(robot["keys"])
+
+    assert "aisle_" not in aisle(*keep)
+    first = file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert keys() == [first[:14]]
+    aisle(*keep)
+    assert file.read_text() == first
+    file.unlink()
+    aisle(*keep)
+    second = file.read_text()
+    assert keys() == sorted([first[:14], second[:14]])
+    aisle("user", "key", "robot", "--revoke", second[:14])
+    aisle(*keep)
+    assert file.read_text() not in (first, second)
+    aisle("user", "disable", "robot")
+    assert "not an active service" in aisle(*keep, code=2)
+    assert "a person has no API key" in aisle("user", "add", "anne", "--key-file", "key", code=2)
 
 
 def test_mistakes_are_one_line_with_their_exit_code() -> None:

@@ -17,10 +17,10 @@ from sqlalchemy import Engine
 from aisle import __version__
 from aisle.auth import login
 from aisle.auth.access import SignedIn, not_signed_in
-from aisle.auth.forms import A_TOKEN, Me, Renewal, Revocation, SignIn, TokenAnswer
+from aisle.auth.forms import A_TOKEN, Me, Renewal, Revocation, SignIn, TokenAnswer, basic_credentials
 from aisle.auth.keys import KeyRing
 from aisle.auth.keyset import MAX_AGE
-from aisle.auth.login import NotLetIn
+from aisle.auth.login import NotLetIn, ServiceNotLetIn
 from aisle.auth.passwords import warm_up
 from aisle.auth.sessions import Pair, Sessions
 from aisle.auth.throttle import LoginThrottle
@@ -97,9 +97,9 @@ def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) ->
     @app.post("/token", response_model_exclude_none=True, responses=_SIGN_IN_ANSWERS)
     def token(form: Annotated[SignIn, Form()], request: Request, response: Response) -> TokenAnswer:
         if form.grant_type == "client_credentials":
-            _need(form.client_secret, "client_secret")
+            name, key = _service(request, form)
             slowed_down(None, request)
-            return answer(sessions.access_only(login.with_api_key(engine, form.client_secret)), response)
+            return answer(sessions.access_only(login.with_api_key(engine, key, name)), response)
         _need(form.username, "username")
         _need(form.password, "password")
         slowed_down(form.username, request)
@@ -146,11 +146,13 @@ def _answer_about_keys(app: FastAPI, keyring: KeyRing, draining: Draining) -> No
 
 def _answer_who_is_not_let_in(app: FastAPI, proxies: tuple[Network, ...]) -> None:
     @app.exception_handler(NotLetIn)
-    async def on_not_let_in(request: Request, _: NotLetIn) -> Response:
+    async def on_not_let_in(request: Request, error: NotLetIn) -> Response:
         SIGN_INS.labels("refused").inc()
         note(request, address=client_address(request, proxies))
-        headers = {"WWW-Authenticate": "Bearer", "Cache-Control": _NO_STORE}
-        members = {"error": "invalid_grant"}
+        is_service = isinstance(error, ServiceNotLetIn)
+        asked = 'Basic realm="aisle"' if is_service and _basic(request) is not None else "Bearer"
+        headers = {"WWW-Authenticate": asked, "Cache-Control": _NO_STORE}
+        members = {"error": "invalid_client" if is_service else "invalid_grant"}  # RFC 6749, 5.2
         return problem_answer(request, Refusal(Problem.WRONG_CREDENTIALS, headers=headers, members=members))
 
     @app.exception_handler(Throttled)
@@ -158,6 +160,18 @@ def _answer_who_is_not_let_in(app: FastAPI, proxies: tuple[Network, ...]) -> Non
         SIGN_INS.labels("throttled").inc()
         note(request, address=client_address(request, proxies))
         return problem_answer(request, too_many_requests(throttled, {"Cache-Control": _NO_STORE}))
+
+
+def _service(request: Request, form: SignIn) -> tuple[str, str]:
+    """The name, which may be empty, and the API key that a service signs in with."""
+    found = _basic(request)
+    if found is None:
+        _need(form.client_secret, "client_secret")
+    return found or (form.client_id, form.client_secret)
+
+
+def _basic(request: Request) -> tuple[str, str] | None:
+    return basic_credentials(request.headers.get("authorization", ""))
 
 
 def _need(value: str, field: str) -> None:

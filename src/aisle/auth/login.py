@@ -21,6 +21,10 @@ class NotLetIn(Exception):
     """Wrong name, password, key or token; which of them is nobody's business."""
 
 
+class ServiceNotLetIn(NotLetIn):
+    """A service with a wrong name or key."""
+
+
 def with_password(engine: Engine, name: str, password: str) -> User:
     """Raises NotLetIn. A hash of another kind than ours is replaced while the password is at hand."""
     with reading(engine) as connection:
@@ -34,13 +38,15 @@ def with_password(engine: Engine, name: str, password: str) -> User:
     return user
 
 
-def with_api_key(engine: Engine, key: str) -> User:
-    """Raises NotLetIn."""
+def with_api_key(engine: Engine, key: str, name: str = "") -> User:
+    """The service whose key it is, which has to be `name` where that is said. Raises ServiceNotLetIn."""
     with reading(engine) as connection:
         prefix = key[:PREFIX_LENGTH]
         found = apikeys.find(connection, prefix) if is_name(prefix) else None
         user = users.find(connection, found.user_name) if found else None
     matches = hmac.compare_digest(hash_key(key), found.key_hash if found else "")
     if found is None or user is None or not matches or found.revoked_at is not None or not user.is_active:
-        raise NotLetIn
+        raise ServiceNotLetIn
+    if name not in ("", user.name):
+        raise ServiceNotLetIn
     return user

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +32,28 @@ def user() -> None:
 @click.option("--role", type=role_option, default="client", show_default=True, help="What the account may do.")
 @click.option("--service", is_flag=True, help="A service: it gets an API key, shown once, and no password.")
 @click.option("--password-file", type=FILE, default=None, help="Read the password from a file; -: standard input.")
+@click.option(
+    "--key-file",
+    type=FILE,
+    default=None,
+    help="With --service: keep a key in a file, for its owner and group; nothing changes where a good one is there.",
+)
 @as_json
-def add_user(name: str, role: str, service: bool, password_file: Path | None, as_json: bool) -> None:
+def add_user(
+    name: str, role: str, service: bool, password_file: Path | None, key_file: Path | None, as_json: bool
+) -> None:
     """Add an account. The password is asked for, or read from a file or standard input: never an argument."""
+    if key_file is not None and not service:
+        raise click.UsageError("a person has no API key.")
     accounts = open_accounts()
     from aisle.store.users import Role
 
+    if key_file is not None:
+        from aisle.auth.keyfile import keep_key
+
+        found = {"name": name, "file": str(key_file), "written": keep_key(accounts, name, Role(role), key_file)}
+        print_result(found, as_json, _tell_of_key)
+        return
     if service:
         if password_file is not None:
             raise click.UsageError("a service has no password.")
@@ -45,6 +62,10 @@ def add_user(name: str, role: str, service: bool, password_file: Path | None, as
         return
     accounts.add_person(name, Role(role), _password(password_file))
     print_result({"name": name, "role": role}, as_json, lambda found: f"{name} may sign in as {role}")
+
+
+def _tell_of_key(found: Mapping[str, object]) -> str:
+    return f"{found['file']} has {'a new' if found['written'] else 'a good'} key of {found['name']}"
 
 
 @user.command("disable")

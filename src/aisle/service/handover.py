@@ -16,7 +16,7 @@ from aisle.web.problems import Problem, Refusal
 
 MAX_BODY = 16 << 10
 SECONDS = 10.0
-_THERE = ("content-type", "accept-language")
+_THERE = ("content-type", "accept-language", "authorization")
 _BACK = ("content-type", "content-language", "vary", "cache-control", "www-authenticate", "retry-after",
          "ratelimit", "ratelimit-policy")  # fmt: skip
 
