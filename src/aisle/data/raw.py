@@ -7,6 +7,7 @@
     label_agreement.csv   "", agreement                                         optional: a weight in (0, 1] a row
     gold_*.csv            index, designation, …, prdtypecode                    optional: officially labelled rows
     product_types.csv     prdtypecode, label                                    optional: the names of the types
+    product_type_changes.csv   prdtypecode, becomes                             optional: what became of earlier types
 
 The image of a product is `image_<imageid>_product_<productid>.jpg`; another ending does no harm.
 """
@@ -21,7 +22,7 @@ from types import MappingProxyType
 
 import polars as pl
 
-from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductTypes, TypeChanges
 from aisle.errors import CatalogError, InputError
 
 TRAIN_FILE = "X_train_update.csv"
@@ -35,7 +36,7 @@ GOLD_PATTERN = "gold_*.csv"
 RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")  # the table of types of the challenge
 
 REQUIRED_FILES = (TRAIN_FILE, LABELS_FILE)
-OPTIONAL_FILES = (TEST_FILE, AGREEMENT_FILE, TYPES_FILE)
+OPTIONAL_FILES = (TEST_FILE, AGREEMENT_FILE, TYPES_FILE, CHANGES_FILE)
 
 # The header of the key column is empty in the challenge's files and `index` in others.
 COLUMNS: Mapping[str, str] = MappingProxyType(
@@ -112,6 +113,12 @@ def product_types(folder: Path) -> ProductTypes | None:
     """The table of types that the catalogue brings, None if it brings none."""
     path = folder / TYPES_FILE
     return ProductTypes.from_csv(path) if path.is_file() else None
+
+
+def type_changes(folder: Path) -> TypeChanges:
+    """What became of earlier types, as the catalogue says; none where it says nothing. Raises CatalogError."""
+    path = folder / CHANGES_FILE
+    return TypeChanges.from_csv(path) if path.is_file() else TypeChanges()
 
 
 def check_raw_folder(folder: Path) -> None:
