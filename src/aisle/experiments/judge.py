@@ -86,7 +86,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`seen` is how many different products the challenger had; `agreement` is None where nothing could be compared.
+    """`seen` is how many different products the challenger had; `agreed` is None but for a shadow.
 
     `is_more_accurate`: the same test, asked the other way round, says that the champion is the less accurate one.
     """
@@ -95,7 +95,7 @@ class Findings:
     reason: str
     seen: int
     wanted: int
-    agreement: float | None
+    agreed: Pairs | None
     is_more_accurate: bool
     criteria: tuple[Criterion, ...]
     champion: ArmCounts
@@ -104,6 +104,11 @@ class Findings:
     @property
     def has_enough(self) -> bool:
         return self.verdict is Verdict.ENOUGH
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of the products that both say the same of; None where nothing could be compared."""
+        return _share(self.agreed)
 
     @property
     def worse_in(self) -> str | None:
@@ -117,7 +122,7 @@ class Findings:
             "reason": self.reason,
             "seen": self.seen,
             "wanted": self.wanted,
-            "agreement": _share_of(self.criteria),
+            "agreement": self.agreed and _with_interval(self.agreed.better, self.agreed.worse),
             "is_more_accurate": self.is_more_accurate,
             "criteria": {one.name: {**asdict(one), "is_worse": one.is_worse} for one in self.criteria},
             "arms": {"champion": _of_arm(self.champion), "challenger": _of_arm(self.challenger)},
@@ -125,18 +130,17 @@ class Findings:
 
 
 def judge(connection: Connection, experiment: Experiment) -> Findings:
-    """Counted by the database: a tenth of a second for 100,000 products."""
+    """Counted by the database: half a second of it for 100,000 products."""
     rules = Rules.of(experiment)
     found = compare(connection, experiment, slower=rules.slower)
     criteria = _criteria(found, experiment, rules)
-    agreement = None if found.agreement is None else _share(found.agreement)
-    verdict, reason = _verdict(found.challenger.products, agreement, criteria, rules)
+    verdict, reason = _verdict(found, criteria, rules)
     return Findings(
         verdict=verdict,
         reason=reason,
         seen=found.challenger.products,
         wanted=rules.products,
-        agreement=agreement,
+        agreed=found.agreement,
         is_more_accurate=evidence(found.accuracy.better, found.accuracy.worse) >= 1 / rules.alpha,
         criteria=criteria,
         champion=found.champion,
@@ -166,9 +170,8 @@ def _criteria(found: Comparison, experiment: Experiment, rules: Rules) -> tuple[
     )
 
 
-def _verdict(
-    seen: int, agreement: float | None, criteria: tuple[Criterion, ...], rules: Rules
-) -> tuple[Verdict, str]:
+def _verdict(found: Comparison, criteria: tuple[Criterion, ...], rules: Rules) -> tuple[Verdict, str]:
+    seen, agreement = found.challenger.products, _share(found.agreement)
     worse = [one for one in criteria if one.is_worse]
     if worse:
         return Verdict.WORSE, "; ".join(f"{one.name}: {one.finding}" for one in worse)
@@ -179,14 +182,10 @@ def _verdict(
     return Verdict.ENOUGH, f"{seen} products seen, and not worse in " + ", ".join(one.name for one in criteria)
 
 
-def _share(agreement: Pairs) -> float | None:
-    total = agreement.worse + agreement.better
-    return agreement.better / total if total else None
-
-
-def _share_of(criteria: tuple[Criterion, ...]) -> dict[str, float] | None:
-    found = next((one for one in criteria if one.name == "agreement"), None)
-    return None if found is None else _with_interval(found.better, found.worse)
+def _share(agreed: Pairs | None) -> float | None:
+    if agreed is None or agreed.worse + agreed.better == 0:
+        return None
+    return agreed.better / (agreed.worse + agreed.better)
 
 
 def _of_arm(arm: ArmCounts) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     Select,
     and_,
     case,
@@ -129,26 +130,26 @@ def _arms(connection: Connection, experiment: Experiment, slower: float) -> Comp
     answers = select(P.arm, func.count(), func.count(P.input_hash.distinct()), func.avg(P.seconds))
     counts = {row[0]: row[1:] for row in connection.execute(answers.where(is_its).group_by(P.arm))}
     failures = select(P.arm, func.count(P.input_hash.distinct())).where(is_its, _failed(experiment)).group_by(P.arm)
-    failed: dict[Any, int] = dict(connection.execute(failures).tuples().all())
+    failed: dict[Any, int] = {row[0]: row[1] for row in connection.execute(failures)}
     labels = _labels_of_arms(connection, experiment)
 
-    def arm(name: Arm) -> ArmCounts:
+    def arm(name: Arm, labelled: int, right: int) -> ArmCounts:
         answered, products, seconds = counts.get(name, (0, 0, None))
-        return ArmCounts(answered, products, failed.get(name, 0), seconds, *labels.get(name, (0, 0)))
+        return ArmCounts(answered, products, failed.get(name, 0), seconds, labelled, right)
 
     return Comparison(
-        champion=arm(Arm.CHAMPION),
-        challenger=arm(Arm.CHALLENGER),
+        champion=arm(Arm.CHAMPION, labels.of_champion, labels.champion),
+        challenger=arm(Arm.CHALLENGER, labels.of_challenger, labels.challenger),
         errors=Pairs(worse=failed.get(Arm.CHALLENGER, 0), better=failed.get(Arm.CHAMPION, 0)),
         latency=_latency_of_neighbours(connection, experiment, slower),
-        accuracy=_accuracy_by_turns(connection, experiment),
+        accuracy=Pairs(labels.worse, labels.better),
         agreement=None,
     )
 
 
 def _latency_of_neighbours(connection: Connection, experiment: Experiment, slower: float) -> Pairs:
     """Each of the challenger's with the one just before, where that is the champion's: both had the same load."""
-    in_time = (P.created_at, P.id)
+    in_time = (P.created_at, P.arm, P.input_hash)
     row = (
         select(
             P.arm,
@@ -168,34 +169,37 @@ def _latency_of_neighbours(connection: Connection, experiment: Experiment, slowe
     return Pairs(worse=found[1], better=found[0] - found[1])
 
 
-def _labels_of_arms(connection: Connection, experiment: Experiment) -> dict[Any, tuple[int, int]]:
+def _labels_of_arms(connection: Connection, experiment: Experiment) -> Row[int, int, int, int, int, int]:
+    """The first labelled product of the one arm is compared with the first of the other, and so on."""
     last = _labelled(experiment).where(~_failed(experiment)).subquery().c
-    right = _sum(_one_if(last.predicted == last.type_code))
-    query = select(last.arm, func.count(), right).where(last.turn == 1).group_by(last.arm)
-    return {arm: (labelled, right) for arm, labelled, right in connection.execute(query)}
-
-
-def _accuracy_by_turns(connection: Connection, experiment: Experiment) -> Pairs:
-    """The first labelled product of the one arm with the first of the other, and so on."""
-    last = _labelled(experiment).where(~_failed(experiment)).subquery().c
-    turns = (
+    turn = (
         select(
             last.arm,
-            (last.predicted == last.type_code).label("is_right"),
+            _one_if(last.predicted == last.type_code).label("is_right"),
             func.row_number().over(partition_by=last.arm, order_by=last.first_said).label("place"),
         )
         .where(last.turn == 1)
-        .cte("turns")
-    )
-    champion, challenger = turns.alias("champion").c, turns.alias("challenger").c
-    both = and_(champion.place == challenger.place, champion.arm == Arm.CHAMPION, challenger.arm == Arm.CHALLENGER)
-    worse, better = connection.execute(
+        .subquery()
+    ).c
+
+    def of(arm: Arm) -> ColumnElement[int]:
+        return func.max(case((turn.arm == arm, turn.is_right)))
+
+    pair = (
+        select(of(Arm.CHAMPION).label("champion"), of(Arm.CHALLENGER).label("challenger"))
+        .group_by(turn.place)
+        .subquery()
+    ).c
+    return connection.execute(
         select(
-            _sum(_one_if(and_(champion.is_right, ~challenger.is_right))),
-            _sum(_one_if(and_(challenger.is_right, ~champion.is_right))),
-        ).where(both)
+            func.count(pair.champion).label("of_champion"),
+            _sum(pair.champion).label("champion"),
+            func.count(pair.challenger).label("of_challenger"),
+            _sum(pair.challenger).label("challenger"),
+            _sum(_one_if(pair.champion > pair.challenger)).label("worse"),
+            _sum(_one_if(pair.champion < pair.challenger)).label("better"),
+        )
     ).one()
-    return Pairs(worse, better)
 
 
 def _labelled(experiment: Experiment, *more: ColumnElement[Any]) -> Select[Any]:
