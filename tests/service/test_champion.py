@@ -206,6 +206,7 @@ def test_a_service_shows_what_it_refused_and_follows_the_pointer_on(
     assert model_of(service)["version"] == bundle.version
     metrics = service.client.get("/metrics").text
     assert "aisle_model_reload_failures_total 0.0" not in metrics
+    assert "aisle_model_refused 1.0" in metrics
     assert f'aisle_model{{version="{bundle.version}"}} 1.0' in metrics
     shutil.rmtree(store.root / other_bundle.version)
     store.add(other_bundle)
@@ -213,3 +214,4 @@ def test_a_service_shows_what_it_refused_and_follows_the_pointer_on(
         pass
     answer = service.post("/predict", json={"designation": "piscine"})
     assert answer.json()["model"] == other_bundle.version
+    assert "aisle_model_refused 0.0" in service.client.get("/metrics").text

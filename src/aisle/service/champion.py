@@ -17,7 +17,7 @@ from aisle.clock import Clock, utc_now
 from aisle.logs import get_logger
 from aisle.model.known_answer import load_checked
 from aisle.model.predictor import Predictor
-from aisle.service.metrics import MODEL, RELOAD_FAILURES, STAGE_SECONDS
+from aisle.service.metrics import MODEL, MODEL_REFUSED, RELOAD_FAILURES, STAGE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Champion:
             path = self._find()
             if path == self._serving.path:
                 self.refused = None
+                MODEL_REFUSED.set(0)
                 return False
             self._tried = path, _state_of(path)
             if self._tried == tried:
@@ -104,6 +105,7 @@ class Champion:
             is_over = not old.borrowers
         MODEL.labels(old.predictor.version).set(0)
         MODEL.labels(new.predictor.version).set(1)
+        MODEL_REFUSED.set(0)
         if is_over:
             old.predictor.close()
         get_logger(__name__).info("new champion", model_version=new.predictor.version, before=old.predictor.version)
@@ -112,6 +114,7 @@ class Champion:
         if self.refused is None or (self.refused.path, self.refused.reason) != (path, str(error)):
             RELOAD_FAILURES.inc()
             get_logger(__name__).error("new champion refused", path=str(path), reason=str(error))
+            MODEL_REFUSED.set(1)
             self.refused = Refused(path, str(error), self._clock())
 
 

@@ -23,4 +23,9 @@ MODEL = Gauge(
     "aisle_model", "1 for the version that serves, 0 for those before.", ["version"], multiprocess_mode="livemax"
 )
 RELOAD_FAILURES = Counter("aisle_model_reload_failures", "New champions that were refused.")
+MODEL_REFUSED = Gauge(
+    "aisle_model_refused",
+    "1 while the champion that the store names is refused, and another version serves.",
+    multiprocess_mode="livemax",
+)
 RECORDS = Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"])
