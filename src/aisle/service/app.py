@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from inspect import iscoroutinefunction
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -17,8 +18,10 @@ from aisle.clock import Clock, utc_now
 from aisle.logs import get_logger
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
+from aisle.service.experiments import Experiments
 from aisle.service.handover import Handover
 from aisle.service.limits import RateLimits
+from aisle.service.metrics import QUEUE_SIZE
 from aisle.service.parts import Parts
 from aisle.service.recorder import Recorder
 from aisle.service.routes import alerts, entrance, feedback, model, predict
@@ -46,16 +49,19 @@ def create_app(
 
     `queue`: where somebody else makes the batches.
     """
+    queue = queue or BatchingQueue(
+        champion,
+        size=settings.queue_size,
+        batch=settings.batch_size,
+        seconds=settings.predict_timeout_seconds,
+    )
+    QUEUE_SIZE.set(settings.queue_size)
+    recorder = Recorder(engine, keep=timedelta(days=settings.predictions_keep_days), clock=clock)
     parts = Parts(
         champion=champion,
-        queue=queue
-        or BatchingQueue(
-            champion,
-            size=settings.queue_size,
-            batch=settings.batch_size,
-            seconds=settings.predict_timeout_seconds,
-        ),
-        recorder=Recorder(engine, keep=timedelta(days=settings.predictions_keep_days), clock=clock),
+        queue=queue,
+        recorder=recorder,
+        experiments=Experiments(champion, queue, recorder, engine, settings, clock=clock),
         engine=engine,
         handover=Handover(settings.token_service_url, networks(settings.trusted_proxies)),
         draining=Draining(settings.drain_seconds),
@@ -66,13 +72,19 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.queue.start()
         parts.recorder.start()
-        following = asyncio.create_task(_follow(champion, verifier, settings.champion_poll_seconds))
+        every = settings.champion_poll_seconds
+        following = [
+            asyncio.create_task(_follow(champion, verifier, every)),
+            asyncio.create_task(_follow_experiments(parts.experiments, every)),
+        ]
         try:
             with parts.draining.on_sigterm():
                 yield
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for one in following:
+                one.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+            await parts.experiments.stop()
             await parts.queue.stop()
             await run_in_threadpool(parts.recorder.stop)
             await parts.handover.close()
@@ -101,9 +113,15 @@ async def _follow(champion: Champion, verifier: Verifier, seconds: float) -> Non
         await _whatever_happens(champion.follow)
 
 
+async def _follow_experiments(experiments: Experiments, seconds: float) -> None:
+    while True:
+        await _whatever_happens(experiments.follow)
+        await asyncio.sleep(seconds)
+
+
 async def _whatever_happens(work: Callable[[], object]) -> None:
-    """Work in a thread; an error goes to the log and no further."""
+    """Work, in a thread unless it is a coroutine; an error goes to the log and no further."""
     try:
-        await run_in_threadpool(work)
+        await (work() if iscoroutinefunction(work) else run_in_threadpool(work))
     except Exception as error:  # noqa: BLE001  the next round is to come
         get_logger(__name__).error("not followed", reason=type(error).__name__, exc_info=error)

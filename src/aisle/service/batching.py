@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from aisle.catalog import Product
 from aisle.errors import InputError
 from aisle.model.predictor import Outcome
-from aisle.service.champion import Champion
-from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH
+from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH, QUEUE_INSIDE
 
 
 class QueueFull(Exception):
@@ -26,6 +27,16 @@ class QueueFull(Exception):
 
 class TooLate(Exception):
     """The prediction waited longer than it may."""
+
+
+class Predicts(Protocol):
+    def predict(self, products: Sequence[Product], /) -> Sequence[Outcome | Exception]: ...
+
+
+class Lends(Protocol):
+    """Who has the model: a champion, or whoever stands in its place."""
+
+    def lend(self) -> AbstractContextManager[Predicts]: ...
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,10 @@ class BatchingQueue:
     """Start it and stop it in the event loop that predicts.
 
     `size` requests may be inside, from when their body is read; a prediction may wait `seconds`; at most `batch` are
-    computed together.
+    computed together. It is `idle` while nothing waits or is computed.
     """
 
-    def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float) -> None:
+    def __init__(self, champion: Lends, *, size: int, batch: int, seconds: float) -> None:
         self._champion = champion
         self._size = size
         self._batch = batch
@@ -50,12 +61,18 @@ class BatchingQueue:
         self._inside = 0
         self._waiting: deque[_Waiting] = deque()
         self._something = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def is_full(self) -> bool:
         return self._inside >= self._size
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -64,10 +81,12 @@ class BatchingQueue:
             NOT_COMPUTED.labels("queue_full").inc()
             raise QueueFull
         self._inside += 1
+        QUEUE_INSIDE.inc()
         try:
             yield
         finally:
             self._inside -= 1
+            QUEUE_INSIDE.dec()
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work())
@@ -79,6 +98,7 @@ class BatchingQueue:
             await asyncio.gather(self._worker, return_exceptions=True)
         for waiting in self._waiting:
             waiting.answer.cancel()
+        QUEUE_DEPTH.dec(len(self._waiting))
         self._waiting.clear()
         self._thread.shutdown()
 
@@ -87,7 +107,8 @@ class BatchingQueue:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(product, loop.time() + self._seconds, loop.create_future())
         self._waiting.append(waiting)
-        QUEUE_DEPTH.set(len(self._waiting))
+        QUEUE_DEPTH.inc()
+        self.idle.clear()
         self._something.set()
         return await waiting.answer
 
@@ -100,11 +121,13 @@ class BatchingQueue:
                 await self._compute(batch, loop)
             if not self._waiting:
                 self._something.clear()
+                self.idle.set()
 
     def _take(self, now: Callable[[], float]) -> list[_Waiting]:
         batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._batch:
             waiting = self._waiting.popleft()
+            QUEUE_DEPTH.dec()
             if waiting.answer.done():  # whoever asked has gone
                 NOT_COMPUTED.labels("gone").inc()
             elif waiting.deadline < now():
@@ -112,7 +135,6 @@ class BatchingQueue:
                 waiting.answer.set_exception(TooLate())
             else:
                 batch.append(waiting)
-        QUEUE_DEPTH.set(len(self._waiting))
         return batch
 
     async def _compute(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:

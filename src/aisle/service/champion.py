@@ -7,6 +7,7 @@ with its last batch. A bundle that does not load, or answers wrongly, changes no
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from datetime import datetime
 from pathlib import Path
 
 from aisle.clock import Clock, utc_now
+from aisle.files import read_json
 from aisle.logs import get_logger
+from aisle.model.bundle import RUN_FILE
 from aisle.model.known_answer import load_checked
 from aisle.model.predictor import Predictor
-from aisle.service.metrics import MODEL, MODEL_REFUSED, RELOAD_FAILURES, STAGE_SECONDS
+from aisle.service.metrics import MODEL, MODEL_REFUSED, MODEL_TRAINED, RELOAD_FAILURES, STAGE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Champion:
         self._lock = threading.Lock()
         self.refused: Refused | None = None
         self._serving = self._load(find())
+        _tell_of(self._serving)
 
     @property
     def predictor(self) -> Predictor:
@@ -95,7 +99,6 @@ class Champion:
 
     def _load(self, path: Path) -> _Loaded:
         predictor = load_checked(path, threads=self._threads, observe=_observe)
-        MODEL.labels(predictor.version).set(1)
         return _Loaded(path, predictor, self._clock())
 
     def _replace(self, new: _Loaded) -> None:
@@ -104,7 +107,8 @@ class Champion:
             old.retired = True
             is_over = not old.borrowers
         MODEL.labels(old.predictor.version).set(0)
-        MODEL.labels(new.predictor.version).set(1)
+        MODEL_TRAINED.labels(old.predictor.version).set(math.nan)
+        _tell_of(new)
         MODEL_REFUSED.set(0)
         if is_over:
             old.predictor.close()
@@ -125,6 +129,13 @@ class _Loaded:
     since: datetime
     borrowers: int = 0
     retired: bool = False
+
+
+def _tell_of(serving: _Loaded) -> None:
+    MODEL.labels(serving.predictor.version).set(1)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # nobody needs it in order to serve
+        began = datetime.fromisoformat(read_json(serving.path / RUN_FILE)["began"])
+        MODEL_TRAINED.labels(serving.predictor.version).set(began.timestamp())
 
 
 def _state_of(path: Path) -> int:

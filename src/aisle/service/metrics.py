@@ -11,6 +11,10 @@ STAGE_SECONDS = Histogram(
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
 )
 BATCH_SIZE = Histogram("aisle_batch_size", "Predictions computed as one batch.", buckets=(1, 2, 4, 8, 16, 32, 64))
+QUEUE_SIZE = Gauge(
+    "aisle_queue_size", "How many predictions may be inside, waiting and computed.", multiprocess_mode="livesum"
+)
+QUEUE_INSIDE = Gauge("aisle_queue_inside", "How many predictions are inside.", multiprocess_mode="livesum")
 QUEUE_DEPTH = Gauge("aisle_queue_depth", "Predictions that wait for the model.", multiprocess_mode="livesum")
 NOT_COMPUTED = Counter("aisle_predictions_not_computed", "Predictions given up, by why.", ["reason"])
 PREDICTIONS = Counter("aisle_predictions", "Predictions, by type, decision and model.", ["type", "decision", "model"])
@@ -22,6 +26,12 @@ CONFIDENCE = Histogram(
 MODEL = Gauge(
     "aisle_model", "1 for the version that serves, 0 for those before.", ["version"], multiprocess_mode="livemax"
 )
+MODEL_TRAINED = Gauge(
+    "aisle_model_trained_timestamp_seconds",
+    "When the version that serves was trained; NaN for those before.",
+    ["version"],
+    multiprocess_mode="livemax",
+)
 RELOAD_FAILURES = Counter("aisle_model_reload_failures", "New champions that were refused.")
 MODEL_REFUSED = Gauge(
     "aisle_model_refused",
@@ -29,3 +39,29 @@ MODEL_REFUSED = Gauge(
     multiprocess_mode="livemax",
 )
 RECORDS = Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"])
+
+EXPERIMENT_RUNNING = Gauge(
+    "aisle_experiment_running",
+    "1 for the experiment that runs, 0 for those before.",
+    ["kind", "champion", "challenger"],
+    multiprocess_mode="livemax",
+)
+EXPERIMENT_SHARE = Gauge(
+    "aisle_experiment_share", "Share of the products that are the challenger's.", multiprocess_mode="livemax"
+)
+ARM_PREDICTIONS = Counter(
+    "aisle_arm_predictions", "Predictions of each arm of an experiment, by outcome.", ["arm", "outcome"]
+)
+ARM_SECONDS = Histogram(
+    "aisle_arm_seconds",
+    "Time that each arm of an experiment took for a prediction, waiting included.",
+    ["arm"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+SHADOW_PREDICTIONS = Counter(
+    "aisle_shadow_predictions", "Answered products for the challenger to be shown, by outcome.", ["outcome"]
+)
+SHADOW_AGREEMENT = Counter(
+    "aisle_shadow_agreement", "Shown products, by whether the challenger said the same.", ["agrees"]
+)
+EXPERIMENTS_STOPPED = Counter("aisle_experiments_stopped", "Experiments that were stopped, by why.", ["reason"])

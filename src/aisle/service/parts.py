@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from aisle.clock import Clock
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
+from aisle.service.experiments import Experiments
 from aisle.service.handover import Handover
 from aisle.service.recorder import Recorder
 from aisle.web.draining import Draining
@@ -21,6 +22,7 @@ class Parts:
     champion: Champion
     queue: BatchingQueue
     recorder: Recorder
+    experiments: Experiments
     engine: Engine
     handover: Handover
     draining: Draining

@@ -17,11 +17,13 @@ from aisle.clock import Clock, utc_now
 from aisle.errors import ServiceMissing
 from aisle.logs import get_logger
 from aisle.service.metrics import RECORDS
-from aisle.store import predictions
+from aisle.store import experiments, predictions
 from aisle.store.engine import writing
+from aisle.store.experiments import Shadowed
 from aisle.store.predictions import PredictionRecord
 
 MOST_WAITING = 20_000
+Record = PredictionRecord | Shadowed
 AT_ONCE = 500
 EVERY_SECONDS = 0.2
 RETRY_SECONDS = 5.0
@@ -29,13 +31,16 @@ FORGET_EVERY = timedelta(hours=1)
 
 
 class Recorder:
-    """Records from any thread, one thread that writes. `keep` is how long a record stays."""
+    """Records from any thread, one thread that writes, in their order. `keep` is how long a record stays.
+
+    What a challenger said of a product is recorded after the prediction that it belongs to.
+    """
 
     def __init__(self, engine: Engine, *, keep: timedelta, clock: Clock = utc_now) -> None:
         self._engine = engine
         self._keep = keep
         self._clock = clock
-        self._waiting: deque[PredictionRecord] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[Record] = deque(maxlen=MOST_WAITING)
         self._writing = threading.Lock()
         self._stopping = threading.Event()
         self._forgot: datetime | None = None
@@ -51,7 +56,7 @@ class Recorder:
         self._thread.join()
         self.flush()
 
-    def record(self, record: PredictionRecord) -> None:
+    def record(self, record: Record) -> None:
         if len(self._waiting) == MOST_WAITING:
             RECORDS.labels("dropped").inc()
         self._waiting.append(record)
@@ -70,10 +75,11 @@ class Recorder:
             if self.flush():
                 self.forget()
 
-    def _store(self, records: list[PredictionRecord]) -> bool:
+    def _store(self, records: list[Record]) -> bool:
         try:
             with writing(self._engine) as connection:
-                predictions.add(connection, records)
+                predictions.add(connection, [one for one in records if isinstance(one, PredictionRecord)])
+                experiments.add_shadowed(connection, [one for one in records if isinstance(one, Shadowed)])
         except ServiceMissing as error:
             if not self._is_away:
                 get_logger(__name__).error("predictions not recorded, they wait", reason=str(error))
@@ -87,12 +93,14 @@ class Recorder:
         RECORDS.labels("stored").inc(len(records))
         return True
 
-    def _store_each(self, records: list[PredictionRecord], error: SQLAlchemyError) -> bool:
+    def _store_each(self, records: list[Record], error: SQLAlchemyError) -> bool:
         if len(records) > 1:
             outcomes = [self._store([record]) for record in records]  # each is tried, or it would be lost
             return all(outcomes)
         RECORDS.labels("refused").inc()
-        get_logger(__name__).error("prediction not recorded", id=records[0].id, reason=type(error).__name__)
+        get_logger(__name__).error(
+            "prediction not recorded", record=repr(records[0])[:60], reason=type(error).__name__
+        )
         return True
 
     def forget(self) -> None:

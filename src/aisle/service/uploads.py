@@ -11,6 +11,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -32,6 +33,8 @@ MAX_CHARACTERS = {
     "product_id": 200,
     "imageid": 200,
 }
+KEYS = ("product_identifier", "product_id", "imageid")
+"""What a shop calls its product, the best name first."""
 IMAGE = "image"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 UPLOAD_PROBLEMS = (
@@ -49,7 +52,15 @@ _IMAGE_PROBLEMS = {
 }
 
 
-async def read_product(request: Request, *, seconds: float = BODY_SECONDS) -> Product:
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A product, and what the shop calls it, where it says so."""
+
+    product: Product
+    key: str | None
+
+
+async def read_product(request: Request, *, seconds: float = BODY_SECONDS) -> Upload:
     """Raises Refusal that says which part of the request cannot be used."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     try:
@@ -72,7 +83,7 @@ def refusal_of(error: InputError) -> Refusal:
     return Refusal(Problem.NOTHING_TO_CLASSIFY)
 
 
-async def _from_form(request: Request) -> Product:
+async def _from_form(request: Request) -> Upload:
     try:
         # Starlette's own limits are wider than ours: what lies between gets a refusal that says more.
         form = await request.form(max_part_size=MAX_BODY_BYTES)
@@ -86,7 +97,7 @@ async def _from_form(request: Request) -> Product:
         await form.close()
 
 
-async def _from_items(items: Sequence[tuple[str, UploadFile | str]]) -> Product:
+async def _from_items(items: Sequence[tuple[str, UploadFile | str]]) -> Upload:
     files = [(name, value) for name, value in items if isinstance(value, UploadFile)]
     texts = {name: value for name, value in items if isinstance(value, str)}
     if len(files) > 1:
@@ -102,10 +113,10 @@ async def _from_items(items: Sequence[tuple[str, UploadFile | str]]) -> Product:
     image = await files[0][1].read() if files else None
     if files and not image and files[0][1].filename:  # a browser sends an empty file without a name for none
         raise Refusal(Problem.IMAGE_EMPTY)
-    return _product(texts, image or None)
+    return _upload(texts, image or None)
 
 
-def _from_json(body: bytes) -> Product:
+def _from_json(body: bytes) -> Upload:
     try:
         fields = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):  # nested thousands deep
@@ -116,19 +127,20 @@ def _from_json(body: bytes) -> Product:
         raise Refusal(Problem.TOO_MANY_FIELDS, limit=MAX_FIELDS)
     encoded = fields.pop(IMAGE, None)
     if encoded is None or encoded == "":
-        return _product(fields, None)
+        return _upload(fields, None)
     if not isinstance(encoded, str):
         raise Refusal(Problem.IMAGE_NOT_BASE64)
     try:
         image = base64.b64decode(encoded, validate=True)
     except ValueError:
         raise Refusal(Problem.IMAGE_NOT_BASE64) from None
-    return _product(fields, image)
+    return _upload(fields, image)
 
 
-def _product(fields: dict[str, Any], image: bytes | None) -> Product:
+def _upload(fields: dict[str, Any], image: bytes | None) -> Upload:
     texts = {name: _text(name, fields.get(name), limit) for name, limit in MAX_CHARACTERS.items()}
-    return Product(texts["designation"], texts["description"], image)
+    key = next((name for one in KEYS if (name := texts[one].strip())), None)
+    return Upload(Product(texts["designation"], texts["description"], image), key)
 
 
 def _text(name: str, value: object, limit: int) -> str:

@@ -57,8 +57,9 @@ def feedback(
     form: FeedbackForm, parts: TheParts, who: Annotated[Identity, Depends(limited("feedback"))]
 ) -> FeedbackBody:
     """Attach the right type to an earlier prediction. Every word is kept, the last one counts."""
-    types = parts.champion.predictor.bundle.types()
-    if types.get(form.type) is None and form.type not in parts.champion.predictor.classifier.codes:
+    types, of_challenger = parts.champion.predictor.bundle.types(), parts.experiments.types
+    is_known = form.type in types or form.type in parts.champion.predictor.classifier.codes
+    if not is_known and form.type not in of_challenger:
         raise Refusal(Problem.NO_SUCH_TYPE, type=f"{form.type!r}")
     record = _find(parts, form.prediction_id)
     if record is None:
@@ -67,7 +68,7 @@ def feedback(
         raise Refusal(Problem.NOT_YOUR_PREDICTION)
     with writing(parts.engine) as connection:
         predictions.add_feedback(connection, Feedback(record.id, parts.clock(), who.user, form.type))
-    label = label_of(types, form.type).label
+    label = (of_challenger[form.type] if not is_known else label_of(types, form.type)).label
     return FeedbackBody(prediction_id=record.id, type=form.type, label=label, predicted=record.predicted)
 
 

@@ -29,6 +29,17 @@ class RefusedBody(BaseModel):
     at: datetime
 
 
+class ExperimentBody(BaseModel):
+    """The experiment that this process takes part in."""
+
+    id: int
+    kind: str = Field(description="`shadow`: the challenger answers nobody; `canary`, `ab`: it has its share.")
+    champion: str
+    challenger: str
+    share: float = Field(description="Of the products, or users, that are the challenger's.")
+    since: datetime
+
+
 class ModelBody(BaseModel):
     version: str
     since: datetime = Field(description="Since when this process serves it.")
@@ -38,6 +49,7 @@ class ModelBody(BaseModel):
     metrics: dict[str, Any]
     card: str = Field(description="The model card, in Markdown.")
     refused: RefusedBody | None = Field(description="The last new champion, where it was refused.")
+    experiment: ExperimentBody | None = Field(description="A challenger beside it, where there is one.")
 
 
 _EXAMPLE = {
@@ -48,6 +60,14 @@ _EXAMPLE = {
     "lineage": {"data_hash": "9a3f…", "code_revision": "4f9b1c0…", "seed": 0},
     "metrics": {"accuracy": 0.83, "weighted_f1": 0.83},
     "card": "# light 3f2a9c0d1b7e\n\nPuts a product into one of 27 types…",
+    "experiment": {
+        "id": 3,
+        "kind": "canary",
+        "champion": "3f2a9c0d1b7e",
+        "challenger": "c0d1b7e3f2a9",
+        "share": 0.1,
+        "since": "2026-11-24T11:00:00Z",
+    },
     "refused": {
         "version": "b7e3f2a9c0d1",
         "reason": "models/b7e3f2a9c0d1: title.json was altered: its sum differs. Restore it or train again.",
@@ -64,7 +84,7 @@ def model(parts: TheParts, _: Annotated[Identity, Depends(limited("model"))]) ->
     """Version, lineage, metrics, model card, and whether a new champion was refused."""
     with parts.champion.lend() as predictor:
         bundle, codes, recipe = predictor.bundle, predictor.classifier.codes, predictor.recipe
-    refused = parts.champion.refused
+    refused, experiment = parts.champion.refused, parts.experiments.experiment
     types = bundle.types()
     return ModelBody(
         version=bundle.version,
@@ -74,5 +94,15 @@ def model(parts: TheParts, _: Annotated[Identity, Depends(limited("model"))]) ->
         lineage=bundle.json(LINEAGE_FILE),
         metrics=bundle.json(METRICS_FILE),
         card=bundle.text(CARD_FILE),
+        experiment=None
+        if experiment is None
+        else ExperimentBody(
+            id=experiment.id,
+            kind=experiment.kind,
+            champion=experiment.champion,
+            challenger=experiment.challenger,
+            share=experiment.share,
+            since=experiment.started_at,
+        ),
         refused=RefusedBody(version=refused.path.name, reason=refused.reason, at=refused.at) if refused else None,
     )

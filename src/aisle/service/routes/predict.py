@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -13,13 +14,15 @@ from aisle.auth.tokens import Identity
 from aisle.catalog import Prediction, Product
 from aisle.errors import InputError
 from aisle.service.batching import QueueFull, TooLate
+from aisle.service.experiments import Answered
 from aisle.service.limits import limited
 from aisle.service.metrics import CONFIDENCE, PREDICTIONS
 from aisle.service.parts import TheParts
 from aisle.service.shedding import overloaded
-from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, read_product, refusal_of
+from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, Upload, read_product, refusal_of
 from aisle.store.predictions import PredictionRecord
-from aisle.web.answers import answered, documented
+from aisle.web.answers import answered as answered_with
+from aisle.web.answers import documented
 from aisle.web.problems import Problem, language_of
 from aisle.web.requests import note
 
@@ -83,7 +86,7 @@ _ANSWER = {
     "prediction_id": "0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f",
     "request_id": "4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e",
 }
-_ANSWERS = answered(_ANSWER) | documented(*_PROBLEMS)
+_ANSWERS = answered_with(_ANSWER) | documented(*_PROBLEMS)
 
 router = APIRouter(tags=["predict"])
 
@@ -96,34 +99,54 @@ async def predict(
     """The type of one product, with how sure the model is."""
     try:
         with parts.queue.place():
-            product = await read_product(request)
-            outcome = await parts.queue.predict(product)
+            upload = await read_product(request)
+            hashes = Hashes.of(upload.product)
+            answered = await parts.experiments.predict(
+                upload.product, key=upload.key, content=hashes.whole, user=who.user
+            )
     except (QueueFull, TooLate):
         raise overloaded() from None
+    outcome = answered.said
     if isinstance(outcome, InputError):
         raise refusal_of(outcome)
     if outcome.image_error is not None:
         raise refusal_of(outcome.image_error)
-    record = _record(product, outcome, who, parts)
+    record = _record(upload, hashes, outcome, answered, who, parts)
     parts.recorder.record(record)
+    parts.experiments.show(upload.product, record, key=upload.key)
     PREDICTIONS.labels(outcome.type.code, outcome.decision.value, outcome.model_version).inc()
     CONFIDENCE.observe(outcome.confidence)
     note(request, model_version=outcome.model_version, prediction_id=record.id)
     return _body(outcome, record, request)
 
 
-def _record(product: Product, prediction: Prediction, who: Identity, parts: TheParts) -> PredictionRecord:
-    image_hash = hashlib.sha256(product.image).hexdigest() if product.image else None
-    whole = "\0".join([product.title, product.description, image_hash or ""])
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """SHA-256 of an image, and of a whole product."""
+
+    image: str | None
+    whole: str
+
+    @classmethod
+    def of(cls, product: Product) -> Hashes:
+        image = hashlib.sha256(product.image).hexdigest() if product.image else None
+        whole = "\0".join([product.title, product.description, image or ""])
+        return cls(image, hashlib.sha256(whole.encode()).hexdigest())
+
+
+def _record(
+    upload: Upload, hashes: Hashes, prediction: Prediction, answered: Answered, who: Identity, parts: TheParts
+) -> PredictionRecord:
+    product = upload.product
     return PredictionRecord(
         id=uuid.uuid4().hex,
         created_at=parts.clock(),
         user_name=who.user,
-        input_hash=hashlib.sha256(whole.encode()).hexdigest(),
+        input_hash=hashes.whole,
         # PostgreSQL takes every character but this one.
         designation=product.title.replace("\0", " "),
         description=product.description.replace("\0", " "),
-        image_hash=image_hash,
+        image_hash=hashes.image,
         predicted=prediction.type.code,
         confidence=prediction.confidence,
         top=[
@@ -132,6 +155,11 @@ def _record(product: Product, prediction: Prediction, who: Identity, parts: TheP
         ],
         decision=prediction.decision.value,
         model_version=prediction.model_version,
+        product_key=upload.key and upload.key.replace("\0", " "),
+        seconds=answered.seconds,
+        experiment_id=answered.experiment_id,
+        arm=answered.arm,
+        image_facts=None if prediction.image_traits is None else asdict(prediction.image_traits),
     )
 
 
