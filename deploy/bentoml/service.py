@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aisle.auth.keyset import fetch_keys
 from aisle.auth.tokens import TokenPolicy, Verifier
-from aisle.catalog import Candidate, Decision, Prediction, Product
+from aisle.catalog import Candidate, Decision, ImageTraits, Prediction, Product
 from aisle.errors import AisleError, ImageError, InputError
 from aisle.logs import LogFile, get_logger, setup_logging
 from aisle.model.predictor import Outcome, Predictor
@@ -76,6 +76,7 @@ class Answer(BaseModel):
     inputs: tuple[str, ...] = ()
     model_version: str = ""
     image_error: str | None = None
+    image_traits: ImageTraits | None = None
     is_broken: bool = False
 
     @classmethod
@@ -87,6 +88,7 @@ class Answer(BaseModel):
                 inputs=outcome.inputs,
                 model_version=outcome.model_version,
                 image_error=outcome.image_error and outcome.image_error.reason,
+                image_traits=outcome.image_traits,
             )
         if isinstance(outcome, ImageError):
             return cls(image_error=outcome.reason)
@@ -100,7 +102,7 @@ class Answer(BaseModel):
         error = None if self.image_error is None else ImageError("cannot be used", reason=self.image_error)
         if not self.candidates:
             return error or InputError("there is nothing to classify")
-        return Prediction(self.candidates, self.decision, self.inputs, self.model_version, error)
+        return Prediction(self.candidates, self.decision, self.inputs, self.model_version, error, self.image_traits)
 
 
 _ANSWERS = TypeAdapter(list[Answer])

@@ -66,9 +66,9 @@ class ImageTraits:
 class Prediction:
     """What a model says of one product: `candidates` by falling confidence, the first is the answer.
 
-    `inputs` names what the answer rests on (`title`, `description`, `image`); `model_version` the bundle, and
-    `types_id` its table of types;
-    `image_error` says why an image that was given could not be looked at, `image_traits` what one that could is like.
+    `inputs` names what the answer rests on (`title`, `description`, `image`); `model_version` the bundle, `types_id`
+    its table of types; `image_error` says why an image that was given could not be looked at, `image_traits` what one
+    that could is like.
     """
 
     candidates: tuple[Candidate, ...]

@@ -15,15 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from aisle.catalog import ProductTypes
-from aisle.inputs.text import clean, title_key
+from aisle.data.language import UNCLEAR, languages_of
+from aisle.inputs.text import title_key
 
 Counts = NDArray[np.integer]
 
-LANGUAGES = ("fr", "en", "de", "es", "it", "nl", "pt")
-UNCLEAR = "unclear"
 LANGUAGE_SAMPLE = 2_000
-LEAST_SURE = 0.5
-"""A title whose likeliest language has a lower probability than this counts as unclear."""
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 AGREEMENT_BINS = 20
@@ -102,21 +99,10 @@ def _languages(rows: pl.DataFrame) -> dict[str, Any]:
     if not len(titles):
         return {"sampled": 0, "shares": {}}
     taken = np.unique(np.linspace(0, len(titles) - 1, min(len(titles), LANGUAGE_SAMPLE)).round().astype(int))
-    identifier = _language_identifier()
-    counts: Counter[str] = Counter()
-    for title in titles.gather(taken):
-        language, probability = identifier.classify(clean(title))
-        counts[language if probability >= LEAST_SURE else UNCLEAR] += 1
+    # A title of nothing but markup is in no language either.
+    counts = Counter(language or UNCLEAR for language in languages_of(titles.gather(taken)))
     shares = {language: round(counts[language] / len(taken), 6) for language in sorted(counts)}
     return {"sampled": len(taken), "shares": shares}
-
-
-def _language_identifier() -> Any:
-    from py3langid import langid  # noqa: PLC0415  half a second to load, and only needed here
-
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
-    identifier.set_languages(LANGUAGES)
-    return identifier
 
 
 def _duplicates(rows: pl.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from aisle.catalog import ImageTraits
 from aisle.errors import ImageError
 from aisle.files import sha256_bytes
 
@@ -41,6 +42,7 @@ _DAMAGE = (
 
 _WHITE = (255, 255, 255)
 _FINGERPRINT_SIDE = 64
+_TRAITS_STEP = 4  # every so many pixels in both directions are enough to tell how bright and how colourful they are
 _LEAST_CONTRAST = 8  # grey levels; a flat picture (a white page, a placeholder) looks like every other flat one
 
 
@@ -63,7 +65,23 @@ def decode(data: bytes, size: int) -> Pixels:
 
     Raises ImageError with `reason` `empty`, `too_large`, `not_an_image`, `animated` or `corrupt`.
     """
-    return _to_square(_open(data, size)[0], size)
+    return decode_with_traits(data, size)[0]
+
+
+def decode_with_traits(data: bytes, size: int) -> tuple[Pixels, ImageTraits]:
+    """As `decode`, and what is cheap to know of the image; brightness and saturation are those of the pixels."""
+    image, (width, height), _ = _open(data, size)
+    pixels = _to_square(image, size)
+    brightness, saturation = _light(pixels[::_TRAITS_STEP, ::_TRAITS_STEP])
+    return pixels, ImageTraits(width, height, brightness, saturation)
+
+
+def _light(pixels: Pixels) -> tuple[float, float]:
+    """The mean of all channels, and the mean distance between the strongest and the weakest of a pixel."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    strongest = np.maximum(np.maximum(red, green), blue)
+    weakest = np.minimum(np.minimum(red, green), blue)
+    return round(float(pixels.mean()) / 255, 4), round(float((strongest - weakest).mean()) / 255, 4)
 
 
 def inspect(data: bytes) -> ImageFacts:

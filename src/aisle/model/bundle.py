@@ -2,11 +2,12 @@
 
     manifest.json       the format, the version, and the SHA-256 of every file under the sums
     model.json          recipe, types in order, models, preprocessing, temperatures, fusion, decision thresholds
-    product_types.csv   the label table
+    product_types.csv   the label table; product_type_changes.csv what became of earlier types, if any changed
     <text model>.json   its vocabulary; <text model>.safetensors its weights, or <text model>.onnx its graph
     image.onnx          the image encoder; image.safetensors its head
     fusion.safetensors  the fusion's head, if it has one
     known_answer.json   what it says of a few fixed products: whoever serves it checks that first
+    reference.json, .safetensors   how products looked that it was measured on (a bundle of an older aisle has none)
     metrics.json        what was measured · lineage.json   data hash, code revision, configuration, seed
     MODEL_CARD.md       for people
     run.json            what differs from run to run (times): beside the sums, not under them
@@ -24,17 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from aisle.catalog import TYPES_FILE, ProductType, ProductTypes
+from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductType, ProductTypes, TypeChanges
 from aisle.errors import AisleError, BundleError
 from aisle.files import atomic_folder, sha256_bytes, sha256_json, to_json, write_json
 from aisle.model.classifier import IMAGE, Classifier, Models
 from aisle.model.fusion import DenseFusion, fusion_from
 from aisle.model.image import DenseHead
+from aisle.model.reference import REFERENCE_ARRAYS, REFERENCE_TABLE, Axes, Reference
 from aisle.model.sequence import SequenceModel, WordTokenizer
 from aisle.model.text import TextModel, TextVectorizer
 
@@ -103,9 +104,9 @@ class Bundle:
         except UnicodeDecodeError:
             raise BundleError(f"{name} is damaged: it is not UTF-8", where=self.path) from None
 
-    def arrays(self, name: str) -> dict[str, NDArray[np.float32]]:
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         try:
-            arrays: dict[str, NDArray[np.float32]] = load(self._content(name))
+            arrays: dict[str, NDArray[Any]] = load(self._content(name))
         except SafetensorError as error:
             raise BundleError(f"{name} is damaged: {error}", where=self.path) from None
         return arrays
@@ -113,8 +114,26 @@ class Bundle:
     def types(self) -> ProductTypes:
         return ProductTypes.from_text(self.text(TYPES_FILE), where=self.path / TYPES_FILE)
 
+    def changes(self) -> TypeChanges:
+        """What became of the types of earlier tables; nothing, for a bundle that does not say."""
+        if CHANGES_FILE not in self.contents:
+            return TypeChanges()
+        return TypeChanges.from_text(self.text(CHANGES_FILE), where=self.path / CHANGES_FILE)
+
     def encoder_graph(self) -> bytes | None:
         return self.contents.get(ENCODER_FILE)
+
+    def reference(self) -> Reference | None:
+        """None for a bundle that was trained before there were references. Raises BundleError for a damaged one."""
+        if REFERENCE_TABLE not in self.contents:
+            return None
+        with refused_if_malformed(self.path):
+            return Reference.from_tables(self.json(REFERENCE_TABLE), self.arrays(REFERENCE_ARRAYS))
+
+    def axes(self) -> Axes | None:
+        """Of the reference, which has none for a model without images."""
+        reference = self.reference()
+        return None if reference is None else reference.axes
 
     def classifier(self) -> Classifier:
         """Raises BundleError when the tables do not fit each other."""
@@ -165,10 +184,12 @@ class BundleParts:
     classifier: Classifier
     encoder_graph: bytes | None
     types: ProductTypes
+    changes: TypeChanges
     thresholds: Mapping[str, float | None]
     promise: str
     recipe: str
     known_answer: Mapping[str, Any]
+    reference: Reference | None
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
     card: str
@@ -205,6 +226,8 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
         LINEAGE_FILE: to_json(parts.lineage).encode(),
         CARD_FILE: parts.card.encode(),
     }
+    if parts.changes:
+        files[CHANGES_FILE] = parts.changes.to_csv().encode()
     for name, text in classifier.models.texts.items():
         if isinstance(text, SequenceModel):
             table = text.tokenizer.to_table()
@@ -218,6 +241,9 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
         files[HEAD_FILE] = save(classifier.models.image.arrays())
     if isinstance(classifier.fusion, DenseFusion):
         files[FUSION_FILE] = save(classifier.fusion.head.arrays())
+    if parts.reference is not None:
+        files[REFERENCE_TABLE] = json.dumps(parts.reference.table(), ensure_ascii=False, sort_keys=True).encode()
+        files[REFERENCE_ARRAYS] = save(parts.reference.arrays())
     return dict(sorted(files.items()))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aisle.inputs.image import Pixels, decode
+from aisle.catalog import ImageTraits
+from aisle.inputs.image import Pixels, decode_with_traits
 from aisle.model.runtime import onnx_session
 
 Features = NDArray[np.float32]
@@ -28,10 +29,10 @@ class ImageEncoder:
 
     def __call__(self, image: bytes) -> Features:
         """The features of an image, 1-dimensional. Raises ImageError as `inputs.image.decode` does."""
-        return self.encode(self.decode(image))
+        return self.encode(self.decode(image)[0])
 
-    def decode(self, image: bytes) -> Pixels:
-        return decode(image, self.size)
+    def decode(self, image: bytes) -> tuple[Pixels, ImageTraits]:
+        return decode_with_traits(image, self.size)
 
     def encode(self, pixels: Pixels) -> Features:
         features: Features = self._session.run(None, {self._input: pixels[np.newaxis]})[0][0]

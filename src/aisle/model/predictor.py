@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aisle.catalog import Candidate, Decision, Prediction, Product
+from aisle.catalog import Candidate, Decision, ImageTraits, Prediction, Product
 from aisle.errors import ImageError, InputError
 from aisle.inputs.text import clean
 from aisle.model.bundle import MODEL_FILE, Bundle, label_of, refused_if_malformed
@@ -26,6 +27,8 @@ from aisle.model.image import Features, ImageEncoder
 Observe = Callable[[str, float], None]
 Outcome = Prediction | InputError
 """What is said of a product; an InputError where there was nothing to look at."""
+Looked = tuple[Features, ImageTraits] | ImageError | None
+"""What came of looking at an image; None: there was none, or no model looks at images."""
 
 
 class Predictor:
@@ -46,18 +49,20 @@ class Predictor:
         self.classifier = bundle.classifier()
         with refused_if_malformed(bundle.path):
             types, model, graph = bundle.types(), bundle.json(MODEL_FILE), bundle.encoder_graph()
+            self._types_id = types.id
             self._types = [label_of(types, code) for code in self.classifier.codes]
             self.recipe = str(model["recipe"])
             threshold = model["decision"]["thresholds"][model["decision"]["promise"]]
             self.threshold = None if threshold is None else float(threshold)
             self._encoder = ImageEncoder(graph) if graph is not None else None
+            self._axes = bundle.axes()
             self._try_out()
         self._top_k = min(top_k, len(self._types))
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
 
     def predict(self, products: Sequence[Product]) -> list[Outcome]:
         """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so."""
-        inputs, image_errors = self.inputs(products)
+        inputs, looked = self._look_at(products)
         started = time.perf_counter()
         scores = self.classifier.scores(inputs)
         scored = time.perf_counter()
@@ -65,23 +70,25 @@ class Predictor:
         self._observe("text", scored - started)
         self._observe("fusion", time.perf_counter() - scored)
         present = self.classifier.models.present(inputs)
-        return [self._outcome(*row) for row in zip(probabilities, present, image_errors, strict=True)]
+        return [self._outcome(*row) for row in zip(probabilities, present, looked, strict=True)]
 
     def inputs(self, products: Sequence[Product]) -> tuple[Inputs, list[ImageError | None]]:
         """The products after the one way in, and for each why its image could not be looked at, or None.
 
         Where no model looks at descriptions, a description stands in for a title that is missing.
         """
+        inputs, looked = self._look_at(products)
+        return inputs, [one if isinstance(one, ImageError) else None for one in looked]
+
+    def _look_at(self, products: Sequence[Product]) -> tuple[Inputs, list[Looked]]:
         encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
         titles = [clean(product.title) for product in products]
         descriptions = [clean(product.description) for product in products]
         if not any(DESCRIPTION in LOOKS_AT[name] for name in self.classifier.models.names()):
             titles = [title or description for title, description in zip(titles, descriptions, strict=True)]
-        images = list(encoded)
-        features = [None if isinstance(one, ImageError) else one for one in images]
-        return Inputs(titles, descriptions, features), [
-            one if isinstance(one, ImageError) else None for one in images
-        ]
+        looked = list(encoded)
+        features = [None if one is None or isinstance(one, ImageError) else one[0] for one in looked]
+        return Inputs(titles, descriptions, features), looked
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -101,22 +108,25 @@ class Predictor:
         kinds = itertools.product(("", "piscine"), ("", "ronde"), (None, features))
         self.classifier.probabilities(Inputs(*zip(*kinds, strict=True)))
 
-    def _encode(self, product: Product) -> Features | ImageError | None:
+    def _encode(self, product: Product) -> Looked:
         if product.image is None or self._encoder is None:
             return None
         started = time.perf_counter()
         try:
-            pixels = self._encoder.decode(product.image)
+            pixels, traits = self._encoder.decode(product.image)
         except ImageError as error:
             return error
         finally:
             decoded = time.perf_counter()
             self._observe("decode", decoded - started)
         features = self._encoder.encode(pixels)
+        if self._axes is not None:
+            traits = replace(traits, components=self._axes.along(features))
         self._observe("image", time.perf_counter() - decoded)
-        return features
+        return features, traits
 
-    def _outcome(self, probabilities: Array, present: NDArray[np.bool_], image_error: ImageError | None) -> Outcome:
+    def _outcome(self, probabilities: Array, present: NDArray[np.bool_], looked: Looked) -> Outcome:
+        image_error = looked if isinstance(looked, ImageError) else None
         names = [name for name, here in zip(self.classifier.models.names(), present, strict=True) if here]
         if not names:
             return image_error or InputError(
@@ -131,4 +141,6 @@ class Predictor:
             inputs=tuple(names),
             model_version=self.version,
             image_error=image_error,
+            image_traits=looked[1] if isinstance(looked, tuple) else None,
+            types_id=self._types_id,
         )

@@ -17,6 +17,7 @@ from aisle.training.examples import Examples
 class Learnt:
     """The models of a recipe after training, ready to be measured on rows that they have not seen.
 
+    `before` is the classifier that had not seen the validation side either, where `classifier` has.
     `report` is about the validation side and belongs to the metrics, `history` has the metrics of each epoch of
     each stage, and `attachments` are files for people who go on with the training, by name: no part of the bundle.
     """
@@ -24,6 +25,7 @@ class Learnt:
     classifier: Classifier
     thresholds: Thresholds
     encoder_graph: bytes | None
+    before: Classifier | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     attachments: Mapping[str, bytes] = field(default_factory=dict)

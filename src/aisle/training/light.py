@@ -47,7 +47,7 @@ class LightLearner:
 
         final = fitting.models(names, examples.rows(Side.TRAIN, Side.VALIDATION, graph=graph), "final")
         classifier = Classifier(examples.codes, final, temperatures, fusion)
-        return Learnt(classifier, thresholds, graph if final.image is not None else None)
+        return Learnt(classifier, thresholds, graph if final.image is not None else None, before=measured)
 
 
 class _Fitting:

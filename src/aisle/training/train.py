@@ -2,7 +2,8 @@
 
     1. the recipe is learnt from the train side, calibrated and decided on by the validation side
     2. measured on the test side, which nothing was fitted on
-    3. written
+    3. described, for what is served later to be compared with
+    4. written
 
 Finished stages are kept until the bundle is written: a run that was killed goes on and ends with the same bytes.
 """
@@ -37,6 +38,7 @@ from aisle.training.learner import Learner
 from aisle.training.light import LightLearner
 from aisle.training.lineage import code_revision, package_versions
 from aisle.training.recipes import Light, LstmVgg16, Recipe
+from aisle.training.reference import build_reference
 
 
 def train(
@@ -72,6 +74,9 @@ def train(
         **_measure_by_inputs(classifier, examples.rows(evaluated_on, graph=graph)),
     }
     seconds["measured"] = time.monotonic() - started
+    answering = {Side.TEST: classifier, Side.VALIDATION: learnt.before or classifier}
+    reference = build_reference(examples, answering, graph, recipe.seed)
+    seconds["described"] = time.monotonic() - started
     run: dict[str, Any] = {
         "source": source,
         "began": began.isoformat(timespec="seconds"),
@@ -85,9 +90,11 @@ def train(
             classifier=classifier,
             encoder_graph=graph,
             types=prepared.types(),
+            changes=prepared.changes(),
             thresholds=learnt.thresholds,
             promise=f"{recipe.decisions.promise:.2f}",
             recipe=recipe.name,
+            reference=reference,
             known_answer=known_answer(classifier, ImageEncoder(graph) if graph else None),
             metrics=metrics,
             lineage=lineage,
