@@ -3,7 +3,7 @@
     python workspace.py prepare --source sample --rows 2700 --seed 0 --recipe light
     python workspace.py record "what it was" train evaluate
     python workspace.py update
-    python workspace.py add "what it was" data/retraining/catalogue data/retraining/corrections.csv
+    python workspace.py add "what it was" data/retraining catalogue corrections.csv
 
 It runs in Airflow's environment (git and DVC are there, aisle is not). Nobody else works in the clone, so its branch
 `pipeline` has the shop's code and, on top, one commit for each result.
@@ -71,15 +71,21 @@ class Workspace:
         self._git("add", "--all", "--", "dvc.lock", "params.yaml")
         return self._commit(message, recorded)
 
-    def add(self, message: str, names: list[str]) -> str | None:
-        """The commit that versions files and folders that no stage of dvc.yaml makes; as `record` otherwise."""
-        added = [name for name in names if (self.folder / name).exists()]
-        if not added:
+    def add(self, message: str, folder: str, names: list[str]) -> str | None:
+        """The commit that versions files and folders of `folder` that no stage of dvc.yaml makes; else as `record`.
+
+        DVC's note of them is in the root: git does not see what is in `data/`.
+        """
+        if not all((self.folder / folder / name).exists() for name in names):
             print("there is nothing to add yet")
             return None
-        self._dvc("add", "--quiet", *added)
-        self._git("add", "--force", "--", *(f"{name}.dvc" for name in added))  # data/ is not git's otherwise
-        return self._commit(message, added)
+        note = f"{Path(folder).name}.dvc"
+        if not (self.folder / note).is_file():
+            outs = [{"path": name} for name in names]
+            (self.folder / note).write_text(yaml.safe_dump({"wdir": folder, "outs": outs}))
+        self._dvc("commit", "--force", note)
+        self._git("add", "--", note)
+        return self._commit(message, [note])
 
     def _commit(self, message: str, versioned: list[str]) -> str | None:
         if not self._git("diff", "--cached", "--name-only").strip():
@@ -148,6 +154,7 @@ def main() -> None:
     verbs.add_parser("update")
     add = verbs.add_parser("add")
     add.add_argument("message")
+    add.add_argument("folder")
     add.add_argument("names", nargs="+")
     asked = parser.parse_args()
     workspace = Workspace(Path(os.environ["AISLE_WORKSPACE"]), os.environ.get("AISLE_REPOSITORY", ""))
@@ -159,7 +166,7 @@ def main() -> None:
         elif asked.verb == "update":
             workspace.update()
         elif asked.verb == "add":
-            workspace.add(asked.message, asked.names)
+            workspace.add(asked.message, asked.folder, asked.names)
         else:
             workspace.record(asked.message, asked.stages)
 

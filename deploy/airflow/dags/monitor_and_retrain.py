@@ -51,5 +51,5 @@ with DAG(
         runner.image("image", "train", before=update_workspace())
         >> runner.verbs("drift", "train", DRIFT, hours=1)
         >> runner.verbs("retrain", "train", RETRAIN, hours=24)
-        >> add_versions("version", "corrections", "data/retraining/catalogue", "data/retraining/corrections.csv")
+        >> add_versions("version", "corrections", "data/retraining", "catalogue", "corrections.csv")
     )

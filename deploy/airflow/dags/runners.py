@@ -75,9 +75,9 @@ def record_versions(task_id: str, what: str, *stages: str, outlets: Sequence[Any
     return _workspace(task_id, f"record '{message}' {' '.join(stages)}", outlets=list(outlets))
 
 
-def add_versions(task_id: str, what: str, *names: str) -> BashOperator:
+def add_versions(task_id: str, what: str, folder: str, *names: str) -> BashOperator:
     """A task that gives DVC what no stage of dvc.yaml makes, and commits that in the clone."""
-    return _workspace(task_id, f"add '{what} of {{{{ run_id }}}}' {' '.join(names)}")
+    return _workspace(task_id, f"add '{what} of {{{{ run_id }}}}' {folder} {' '.join(names)}")
 
 
 def _workspace(task_id: str, words: str, **more: Any) -> BashOperator:
