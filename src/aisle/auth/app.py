@@ -33,7 +33,7 @@ from aisle.web.address import Network, client_address, networks
 from aisle.web.answers import answer_with_problems, answered, documented, problem_answer, too_many_requests
 from aisle.web.draining import Draining
 from aisle.web.limits import Counter, Throttled
-from aisle.web.metrics import LIMITS_DEGRADED
+from aisle.web.metrics import LIMITS_DEGRADED, from_zero
 from aisle.web.platform import answer_the_platform
 from aisle.web.problems import Problem, Refusal
 from aisle.web.requests import RequestMiddleware, add_headers, note
@@ -53,7 +53,10 @@ _ME_ANSWERS = answered({"name": "anne", "kind": "person", "role": "reviewer"}) |
 _KEYS = {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "3f2a9c0d", "x": "11qYAY…"}]}
 _READY = {"status": "ready"}
 _READY_ANSWERS = answered(_READY) | documented(Problem.NOT_READY, Problem.UNAVAILABLE)
-SIGN_INS = prometheus_client.Counter("aisle_sign_ins", "Sign-ins and renewals, by how they ended.", ["outcome"])
+SIGN_INS = from_zero(
+    prometheus_client.Counter("aisle_sign_ins", "Sign-ins and renewals, by how they ended.", ["outcome"]),
+    *("let_in", "refused", "throttled"),
+)
 
 
 def create_app(engine: Engine, settings: Settings, *, clock: Clock = utc_now) -> FastAPI:

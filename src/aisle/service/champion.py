@@ -12,15 +12,18 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
+from aisle.catalog import Decision
 from aisle.clock import Clock, utc_now
 from aisle.files import read_json
 from aisle.logs import get_logger
 from aisle.model.bundle import RUN_FILE
 from aisle.model.known_answer import load_checked
 from aisle.model.predictor import Predictor
-from aisle.service.metrics import MODEL, MODEL_REFUSED, MODEL_TRAINED, RELOAD_FAILURES, STAGE_SECONDS
+from aisle.service.metrics import MODEL, MODEL_REFUSED, MODEL_TRAINED, PREDICTIONS, RELOAD_FAILURES, STAGE_SECONDS
+from aisle.web.metrics import from_zero
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ class Champion:
         try:
             path = self._find()
             if path == self._serving.path:
-                self.refused = None
-                MODEL_REFUSED.set(0)
+                if self.refused is not None:
+                    self.refused = None
+                    MODEL_REFUSED.set(0)
                 return False
             self._tried = path, _state_of(path)
             if self._tried == tried:
@@ -132,10 +136,12 @@ class _Loaded:
 
 
 def _tell_of(serving: _Loaded) -> None:
-    MODEL.labels(serving.predictor.version).set(1)
+    version = serving.predictor.version
+    MODEL.labels(version).set(1)
+    from_zero(PREDICTIONS, *product(serving.predictor.classifier.codes, Decision, [version]))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # nobody needs it in order to serve
         began = datetime.fromisoformat(read_json(serving.path / RUN_FILE)["began"])
-        MODEL_TRAINED.labels(serving.predictor.version).set(began.timestamp())
+        MODEL_TRAINED.labels(version).set(began.timestamp())
 
 
 def _state_of(path: Path) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from aisle.web.metrics import from_zero
 
 STAGE_SECONDS = Histogram(
     "aisle_predict_stage_seconds",
@@ -16,7 +20,10 @@ QUEUE_SIZE = Gauge(
 )
 QUEUE_INSIDE = Gauge("aisle_queue_inside", "How many predictions are inside.", multiprocess_mode="livesum")
 QUEUE_DEPTH = Gauge("aisle_queue_depth", "Predictions that wait for the model.", multiprocess_mode="livesum")
-NOT_COMPUTED = Counter("aisle_predictions_not_computed", "Predictions given up, by why.", ["reason"])
+NOT_COMPUTED = from_zero(
+    Counter("aisle_predictions_not_computed", "Predictions given up, by why.", ["reason"]),
+    *("queue_full", "too_late", "gone"),
+)
 PREDICTIONS = Counter("aisle_predictions", "Predictions, by type, decision and model.", ["type", "decision", "model"])
 CONFIDENCE = Histogram(
     "aisle_prediction_confidence",
@@ -38,7 +45,10 @@ MODEL_REFUSED = Gauge(
     "1 while the champion that the store names is refused, and another version serves.",
     multiprocess_mode="livemax",
 )
-RECORDS = Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"])
+RECORDS = from_zero(
+    Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"]),
+    *("stored", "dropped", "refused"),
+)
 
 EXPERIMENT_RUNNING = Gauge(
     "aisle_experiment_running",
@@ -49,8 +59,9 @@ EXPERIMENT_RUNNING = Gauge(
 EXPERIMENT_SHARE = Gauge(
     "aisle_experiment_share", "Share of the products that are the challenger's.", multiprocess_mode="livemax"
 )
-ARM_PREDICTIONS = Counter(
-    "aisle_arm_predictions", "Predictions of each arm of an experiment, by outcome.", ["arm", "outcome"]
+ARM_PREDICTIONS = from_zero(
+    Counter("aisle_arm_predictions", "Predictions of each arm of an experiment, by outcome.", ["arm", "outcome"]),
+    *product(("champion", "challenger"), ("ok", "error")),
 )
 ARM_SECONDS = Histogram(
     "aisle_arm_seconds",
@@ -58,10 +69,15 @@ ARM_SECONDS = Histogram(
     ["arm"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-SHADOW_PREDICTIONS = Counter(
-    "aisle_shadow_predictions", "Answered products for the challenger to be shown, by outcome.", ["outcome"]
+SHADOW_PREDICTIONS = from_zero(
+    Counter("aisle_shadow_predictions", "Answered products for the challenger to be shown, by outcome.", ["outcome"]),
+    *("computed", "dropped", "error"),
 )
-SHADOW_AGREEMENT = Counter(
-    "aisle_shadow_agreement", "Shown products, by whether the challenger said the same.", ["agrees"]
+SHADOW_AGREEMENT = from_zero(
+    Counter("aisle_shadow_agreement", "Shown products, by whether the challenger said the same.", ["agrees"]),
+    *("yes", "no"),
 )
-EXPERIMENTS_STOPPED = Counter("aisle_experiments_stopped", "Experiments that were stopped, by why.", ["reason"])
+EXPERIMENTS_STOPPED = from_zero(
+    Counter("aisle_experiments_stopped", "Experiments that were stopped, by why.", ["reason"]),
+    *("errors", "latency", "accuracy", "by hand"),
+)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -24,6 +32,16 @@ LIMITS_DEGRADED = Gauge(
     "1 while a Redis is set and away: each process then counts for itself.",
     multiprocess_mode="livemax",
 )
+
+
+def from_zero(counter: Counter, *labels: str | tuple[str, ...]) -> Counter:
+    """A counter that is 0 for each of `labels` before anything happens.
+
+    One that begins with its first event has not increased by it, as Prometheus sees it, and no alert is raised.
+    """
+    for values in labels:
+        counter.labels(*([values] if isinstance(values, str) else values))
+    return counter
 
 
 def exposition(folder: str) -> bytes:
