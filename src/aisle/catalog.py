@@ -147,7 +147,7 @@ class TypeChanges(Mapping[str, str | None]):
     """
 
     def __init__(self, becomes: Mapping[str, str | None] = MappingProxyType({})) -> None:
-        self._now = {code: _follow(code, becomes) for code in becomes}
+        self._now = _followed(becomes)
 
     def now(self, code: str) -> str | None:
         """What a type of some earlier table is today; None: it fell away."""
@@ -208,18 +208,23 @@ class TypeChanges(Mapping[str, str | None]):
         return _to_csv(("prdtypecode", "becomes"), ((code, now or "") for code, now in self.items()))
 
 
-def _follow(code: str, becomes: Mapping[str, str | None]) -> str | None:
-    way: dict[str, None] = {}  # a set that keeps its order
-    now: str | None = code
-    while now is not None and now in becomes:
-        if now in way:
-            round_trip = " → ".join([*list(way)[list(way).index(now) :], now])
-            raise CatalogError(
-                f"type {now} becomes itself in the end ({round_trip})", hint="Say of each what it is today."
-            )
-        way[now] = None
-        now = becomes[now]
-    return now
+def _followed(becomes: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Each code with the end of its way. No part of a way is walked twice."""
+    ends: dict[str, str | None] = {}
+    for code in becomes:
+        way: dict[str, None] = {}  # a set that keeps its order
+        now: str | None = code
+        while now is not None and now in becomes and now not in ends:
+            if now in way:
+                round_trip = " → ".join([*list(way)[list(way).index(now) :], now])
+                raise CatalogError(
+                    f"type {now} becomes itself in the end ({round_trip})", hint="Say of each what it is today."
+                )
+            way[now] = None
+            now = becomes[now]
+        end = ends[now] if now is not None and now in ends else now
+        ends |= dict.fromkeys(way, end)
+    return {code: ends[code] for code in becomes}
 
 
 def _read_utf8(path: Path) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 
 from aisle.batch.table import FIELDS, product_rows, read_product_table
 from aisle.catalog import Product
+from aisle.data import raw
 from aisle.data.images import open_given_images
 from aisle.data.prepare import Prepared, ensure_prepared
 from aisle.data.split import Side
@@ -37,13 +38,20 @@ def evaluate_file(
     fields: tuple[str, ...] = FIELDS,
     report: Path | None = None,
 ) -> Evaluation:
-    """Measure a bundle on a table with the column `prdtypecode`, and write the report's folder if asked to."""
+    """Measure a bundle on a table with the column `prdtypecode`, and write the report's folder if asked to.
+
+    Types are those of today, as far as the bundle, or a catalogue in whose folder the file lies, knows what became of
+    earlier ones. A row whose type fell away is not measured on.
+    """
     found = open_given_images(images) if images is not None else None
     table = read_product_table(file, images=found, labelled=True)
     rows = list(product_rows(table, found, fields=fields))
-    labelled = [row for row, code in enumerate(table["type_code"]) if code]
+    changes = raw.type_changes(file.parent).then(bundle.changes())
+    today = {row: changes.now(code) for row, code in enumerate(table["type_code"]) if code}
+    codes = {row: code for row, code in today.items() if code is not None}
+    labelled = list(codes)
     if not labelled:
-        raise InputError("has no row with a type", where=file)
+        raise InputError("has no row with a type" + " of today" * bool(today), where=file)
     unread = Counter(error.reason for row in labelled if (error := rows[row].image_error))
     if unread.total() == len(labelled):
         raise InputError("has an image for none of its rows", where=file, hint=f"Is --images {images} the right one?")
@@ -53,10 +61,13 @@ def evaluate_file(
             predictor,
             [keys[row] for row in labelled],
             [rows[row].product for row in labelled],
-            [table["type_code"][row] for row in labelled],
+            list(codes.values()),
+            changes=changes,
         )
     evaluation.figures["images_not_read"] = dict(unread)
-    evaluation.figures["unlabelled"] = len(rows) - len(labelled)
+    evaluation.figures["unlabelled"] = len(rows) - len(today)
+    if len(today) > len(codes):
+        evaluation.figures["retired"] = len(today) - len(codes)
     if report is not None:
         write_evaluation_report(report, evaluation)
     return evaluation
@@ -71,7 +82,7 @@ def evaluate_side(
     fields: tuple[str, ...] = FIELDS,
     report: Path | None = None,
 ) -> Evaluation:
-    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in.
+    """Measure a bundle on one side of a prepared catalogue, by the ordinary way in and in the catalogue's types.
 
     Raises InputError for a side without products.
     """
@@ -87,7 +98,14 @@ def evaluate_side(
         for one in _products(prepared, table)
     ]
     with Predictor(bundle, threads=settings.cores) as predictor:
-        evaluation = evaluate(predictor, table["key"].to_list(), products, table["type_code"].to_list())
+        evaluation = evaluate(
+            predictor,
+            table["key"].to_list(),
+            products,
+            table["type_code"].to_list(),
+            changes=prepared.changes(),
+            types=prepared.types(),
+        )
     if report is not None:
         write_evaluation_report(report, evaluation)
     return evaluation
@@ -98,17 +116,20 @@ def judge_challenger(
 ) -> Verdict:
     """Measure a bundle, and the champion beside it, on the frozen products of a raw or prepared folder.
 
-    A champion of another catalogue is wrong about every type that it does not know.
+    Both are measured in the types of today: what became of earlier ones, the folder says, and the bundle.
     """
     store = BundleStore(settings.models_path)
     threads = settings.cores
     prepared = ensure_prepared(data, settings, contract=contract, threads=threads)
-    table = frozen_products(store.root, prepared)
+    changes = prepared.changes().then(challenger.changes())
+    table = frozen_products(store.root, prepared, changes=changes)
+    today = [changes.now(code) for code in table["type_code"]]
+    table = table.with_columns(type_code=pl.Series(today, dtype=pl.String)).drop_nulls("type_code")
     products = _products(prepared, table)
 
     def measured(predictor: Predictor, least_known: float = LEAST_KNOWN) -> Evaluation:
         keys, codes = table["key"].to_list(), table["type_code"].to_list()
-        return evaluate(predictor, keys, products, codes, least_known=least_known)
+        return evaluate(predictor, keys, products, codes, changes=changes, least_known=least_known)
 
     champion = store.serving().champion
     with Predictor(challenger, threads=threads) as predictor:

@@ -78,7 +78,8 @@ def report(
 ) -> tuple[dict[str, Any], str]:
     accepted = pl.DataFrame(list(products), schema=COLUMNS)
     counts = {"rows": len(accepted), "accepted": len(accepted), "quarantined": 0}
-    contract = {"folder": "out", **counts, "reasons": {}, "missing_types": [], **result}
+    nothing = {"reasons": {}, "missing_types": [], "retired": 0, "type_changes": {}}
+    contract = {"folder": "out", **counts, **nothing, **result}
     write_data_report(out, contract, accepted, types)
     return json.loads((out / JSON_FILE).read_text()), (out / HTML_FILE).read_text()
 

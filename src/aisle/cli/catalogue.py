@@ -55,7 +55,8 @@ def validate(data: Path | None, out: Path | None, max_bad: float, allow_missing_
         result.as_dict(),
         as_json,
         lambda found: (
-            f"{found['accepted']} of {found['rows']} rows accepted, {found['quarantined']} quarantined; "
+            f"{found['accepted']} of {found['rows']} rows accepted, {found['quarantined']} quarantined"
+            f"{', {} of types that fell away'.format(found['retired']) if found['retired'] else ''}; "
             f"report: {found['folder']}/report.html"
         ),
     )

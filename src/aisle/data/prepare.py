@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from aisle.catalog import TYPES_FILE, ProductTypes, numbers_first
+from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductTypes, TypeChanges, numbers_first
 from aisle.data import raw, validate
 from aisle.data.images import Images, open_images
 from aisle.data.split import Membership, Shares, Side, split
@@ -57,6 +57,10 @@ class Prepared:
     def types(self) -> ProductTypes:
         return ProductTypes.from_csv(self.folder / TYPES_FILE)
 
+    def changes(self) -> TypeChanges:
+        """What became of earlier types."""
+        return raw.type_changes(self.folder)
+
     def images(self) -> Images | None:
         """The catalogue's images, in its raw folder. Raises InputError when that is gone."""
         return open_images(self.folder / self.images_path) if self.images_path else None
@@ -77,16 +81,17 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
     state = _read_validated(validated_folder)
     check_replaceable(out, marker=STATE_FILE)
     accepted = pl.read_parquet(validated_folder / validate.PRODUCTS_FILE)
-    table = _clean(accepted)
+    table = _clean(pl.concat([accepted, *_retired(validated_folder)]))
     memberships = _memberships(table, options)
     table = table.with_columns(
         side=pl.Series([one.side for one in memberships], dtype=pl.String),
         group=pl.Series([one.group for one in memberships], dtype=pl.String),
     ).drop("image_fingerprint")
-    types = ProductTypes.from_csv(validated_folder / TYPES_FILE)
+    table = table.head(len(accepted))  # the others were there so that these keep their sides
+    types, changes = ProductTypes.from_csv(validated_folder / TYPES_FILE), raw.type_changes(validated_folder)
     result = Prepared(
         folder=out,
-        data_hash=_data_hash(table, types),
+        data_hash=_data_hash(table, types, changes),
         images_path=_images_path(state, validated_folder, out),
         counts={side.value: int((table["side"] == side).sum()) for side in Side},
         uneven_types=_uneven_types(table),
@@ -95,6 +100,8 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
     with atomic_folder(out) as folder:
         raw.write_table(table, folder / PRODUCTS_FILE)
         write_text(folder / TYPES_FILE, types.to_csv())
+        if changes:
+            write_text(folder / CHANGES_FILE, changes.to_csv())
         write_json(folder / STATE_FILE, {"inputs": _inputs(state, options), "result": result.as_dict()})
     get_logger(__name__).info("catalogue prepared", **result.as_dict())
     return result
@@ -162,6 +169,11 @@ def _read_validated(folder: Path) -> dict[str, Any]:
     return state
 
 
+def _retired(validated_folder: Path) -> list[pl.DataFrame]:
+    path = validated_folder / validate.RETIRED_FILE
+    return [pl.read_parquet(path)] if path.is_file() else []
+
+
 def _inputs(state: dict[str, Any], options: PrepareOptions) -> str:
     return sha256_json([state["raw"], asdict(options)])
 
@@ -201,9 +213,11 @@ def _identities(table: pl.DataFrame) -> Iterator[list[str]]:
         ] or [f"key:{key}"]
 
 
-def _data_hash(table: pl.DataFrame, types: ProductTypes) -> str:
+def _data_hash(table: pl.DataFrame, types: ProductTypes, changes: TypeChanges) -> str:
     """Taken row by row, so that a large catalogue is never one long string."""
     digest = hashlib.sha256(types.to_csv().encode())
+    if changes:
+        digest.update(changes.to_csv().encode())
     for row in table.iter_rows():
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

@@ -16,14 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aisle.catalog import ProductTypes
-from aisle.data.describe import AGREEMENT_BINS, UNCLEAR, Counts, describe, text_lengths
+from aisle.data.describe import AGREEMENT_BINS, Counts, describe, text_lengths
+from aisle.data.language import UNCLEAR
 from aisle.files import write_json
 from aisle.pages import Palette, draw, write_page
 
 JSON_FILE = "report.json"
 HTML_FILE = "report.html"
 
-_CONTRACT = ("rows", "accepted", "quarantined", "reasons", "missing_types")
+_CONTRACT = ("rows", "accepted", "quarantined", "reasons", "missing_types", "retired", "type_changes")
 _LANGUAGE_NAMES = {
     "fr": "French",
     "en": "English",

@@ -3,6 +3,9 @@
 Each rule is a reason and a condition. A row that breaks one goes to `quarantine.csv` with all its reasons; the
 rest goes to `products.parquet`, with what is known of each image, so that no later step opens an image to find
 out whether it can. The run stops when too many rows are bad or a type has no row left.
+
+Labels of earlier types become those of today (`product_type_changes.csv`). A row whose type fell away breaks no rule
+and cannot be learnt from: it goes to `retired.parquet`, so that the others keep their groups and sides.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 import polars as pl
 
 from aisle import data, inputs
-from aisle.catalog import TYPES_FILE, ProductTypes
+from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductTypes, TypeChanges
 from aisle.data import raw
 from aisle.data.archive import check_archive
 from aisle.data.images import Images, map_bounded, open_images
@@ -29,6 +32,7 @@ from aisle.logs import get_logger
 from aisle.progress import track
 
 PRODUCTS_FILE = "products.parquet"
+RETIRED_FILE = "retired.parquet"
 QUARANTINE_FILE = "quarantine.csv"
 STATE_FILE = "validated.json"
 
@@ -55,7 +59,11 @@ class ContractOptions:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Where the accepted rows are, and how many there are."""
+    """Where the accepted rows are, and how many there are.
+
+    `retired` rows are of types that fell away. `type_changes` has for each earlier type what it `becomes`, None for
+    nothing, and how many `rows` were labelled with it.
+    """
 
     folder: Path
     rows: int
@@ -63,6 +71,8 @@ class Validated:
     quarantined: int
     reasons: dict[str, int]
     missing_types: list[str]
+    retired: int
+    type_changes: dict[str, dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
@@ -92,12 +102,16 @@ def validate(
         check_archive(raw_folder / raw.IMAGES_ZIP)
     state = fingerprint(raw_folder)
     table = read_labelled(raw_folder)
-    types = choose_types(raw_folder, table)
+    types, changes = choose_types(raw_folder, table), raw.type_changes(raw_folder)
     images = open_images(raw_folder)
     table = table.hstack(image_facts(table, images, threads=threads))
+    by_type = dict(table["type_code"].value_counts().iter_rows())
+    table = as_of_today(table, changes)
     table = table.with_columns(reasons=broken_rules(types, with_images=images is not None))
-    accepted = table.filter(pl.col("reasons") == "").drop("reasons", "image_problem")
-    quarantine = table.filter(pl.col("reasons") != "")
+    is_retired, is_bad = pl.col("is_retired"), pl.col("reasons") != ""
+    accepted = table.filter(~is_retired & ~is_bad).drop("reasons", "image_problem", "is_retired")
+    retired = table.filter(is_retired & ~is_bad).drop("reasons", "image_problem", "is_retired")
+    quarantine = table.filter(~is_retired & is_bad).drop("is_retired")
 
     result = Validated(
         folder=out,
@@ -106,6 +120,8 @@ def validate(
         quarantined=len(quarantine),
         reasons=_count_reasons(quarantine),
         missing_types=sorted(set(types) - set(accepted["type_code"].to_list())),
+        retired=int(table["is_retired"].sum()),
+        type_changes={code: {"becomes": now, "rows": by_type.get(code, 0)} for code, now in changes.items()},
     )
     if counted is not None:
         counted(result)
@@ -115,6 +131,9 @@ def validate(
     target = out if problem is None else refused
     with atomic_folder(target) as folder:
         write_text(folder / TYPES_FILE, types.to_csv())
+        if changes:
+            write_text(folder / CHANGES_FILE, changes.to_csv())
+            raw.write_table(retired, folder / RETIRED_FILE)
         raw.write_table(accepted, folder / PRODUCTS_FILE)
         raw.write_table(quarantine, folder / QUARANTINE_FILE)
         _write_report(folder, result, accepted, types)
@@ -188,17 +207,33 @@ def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
     """The catalogue's own table of types; Rakuten's for what is plainly Rakuten's; else the codes themselves.
 
     Plainly: most of Rakuten's codes are there, and most of the codes that are there are Rakuten's. Another shop
-    may well have a type 10 too.
+    may well have a type 10 too. Raises CatalogError where what became of earlier types does not fit the table.
     """
-    own = raw.product_types(raw_folder)
-    if own is not None:
-        return own
-    codes = set(table["type_code"].drop_nulls().to_list())
+    changes = raw.type_changes(raw_folder)
+    types = raw.product_types(raw_folder)
+    if types is None:
+        types = _implied_types(set(table["type_code"].drop_nulls().to_list()), changes)
+    changes.check(types, where=raw_folder / CHANGES_FILE)
+    return types
+
+
+def _implied_types(codes: set[str], changes: TypeChanges) -> ProductTypes:
     rakuten = ProductTypes.from_csv(raw.RAKUTEN_TYPES)
     common = len(codes & set(rakuten))
     if 2 * common > len(rakuten) and 2 * common > len(codes):
-        return rakuten
-    return ProductTypes.from_codes(codes)
+        return ProductTypes(one for code, one in rakuten.items() if code not in changes)
+    return ProductTypes.from_codes(now for code in codes if (now := changes.now(code)) is not None)
+
+
+def as_of_today(table: pl.DataFrame, changes: TypeChanges) -> pl.DataFrame:
+    """The rows with `type_code` as it is today, and `is_retired`: the type fell away, and the code is the old one."""
+    fell_away = [code for code, now in changes.items() if now is None]
+    renamed = {code: now for code, now in changes.items() if now is not None}
+    code = pl.col("type_code")
+    return table.with_columns(
+        type_code=code.replace(renamed) if renamed else code,
+        is_retired=code.is_in(fell_away).fill_null(False),
+    )
 
 
 def image_facts(table: pl.DataFrame, images: Images | None, *, threads: int) -> pl.DataFrame:
@@ -223,12 +258,13 @@ def _rules(types: ProductTypes) -> Iterator[tuple[str, pl.Expr]]:
     def empty(name: str) -> pl.Expr:
         return pl.col(name).str.strip_chars().fill_null("") == ""
 
+    known = pl.col("is_retired") | pl.col("type_code").is_in(list(types))
     weight = pl.col("weight").cast(pl.Float64, strict=False)
     yield "key_missing", empty("key")
     yield "key_duplicate", ~empty("key") & ~pl.col("key").is_first_distinct()
     yield "product_id_missing", empty("product_id")
     yield "label_missing", empty("type_code")
-    yield "label_unknown", ~empty("type_code") & ~pl.col("type_code").is_in(list(types))
+    yield "label_unknown", ~empty("type_code") & ~known
     yield "weight_out_of_range", ~weight.is_between(0, 1, closed="right").fill_null(False)
     yield "title_too_long", pl.col("title").str.len_chars().fill_null(0) > MAX_TITLE
     yield "description_too_long", pl.col("description").str.len_chars().fill_null(0) > MAX_DESCRIPTION
@@ -271,10 +307,13 @@ def _count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
 def _refusal(result: Validated, options: ContractOptions) -> str | None:
     if not result.rows:
         return "has no rows"
-    if result.quarantined > options.max_bad * result.rows:
+    rows = result.rows - result.retired
+    if not rows:
+        return "has only rows of types that fell away"
+    if result.quarantined > options.max_bad * rows:
         worst = ", ".join(f"{count} {reason}" for reason, count in list(result.reasons.items())[:3])
         return (
-            f"{result.quarantined} of {result.rows} rows break the data contract ({worst}), "
+            f"{result.quarantined} of {rows} rows break the data contract ({worst}), "
             f"more than {options.max_bad:.1%}; --max-bad sets another limit"
         )
     if result.missing_types and not options.allow_missing_types:

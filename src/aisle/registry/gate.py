@@ -3,11 +3,15 @@
 Both models are measured on the same labelled products, which neither was fitted on. A difference between them is
 judged by the paired bootstrap (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993): the products are
 drawn again and again, and both models are measured on each draw, so that what is hard for both cancels out.
+
+Where types have changed between the two, they are compared on what is common: products of a type that the champion
+cannot know count for the challenger's own criteria alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,7 +46,7 @@ class Limits:
 class Criterion:
     """One question of the gate; `finding` answers it in a sentence, with the figures.
 
-    `close`: it passed, and may have done so by chance. A person had better look.
+    `close`: there were too few products, or none, to be sure either way; what was found lies within the limit.
     """
 
     name: str
@@ -52,13 +56,48 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """What two models were compared on: `rows` products, without those whose type the champion cannot know.
+
+    `added` counts the latter by type; `changed` has what became of earlier types that one of the models knows, None
+    for one that fell away; `into_added` compared products are of an added type by the challenger, and wrong.
+    """
+
+    rows: int
+    added: Mapping[str, int]
+    changed: Mapping[str, str | None]
+    into_added: int
+
+    @property
+    def sentence(self) -> str:
+        """Empty where both know the same types."""
+        fell_away = [code for code, now in self.changed.items() if now is None]
+        mapped = [f"{code} → {now}" for code, now in self.changed.items() if now is not None]
+        listed = ", ".join(f"{code} ({rows})" for code, rows in self.added.items())
+        said = []
+        if listed:
+            said.append(f"not on {sum(self.added.values())} of types that the champion cannot know: {listed}")
+        if self.into_added:
+            said.append(f"{self.into_added} of those compared were given one of these types")
+        if mapped:
+            said.append(f"mapped: {', '.join(mapped)}")
+        if fell_away:
+            said.append(f"fell away: {', '.join(fell_away)}")
+        return "; ".join([f"compared on {self.rows} products", *said]) if said else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says of `challenger` against `champion`, None where there is none yet."""
+    """What the gate says of `challenger` against `champion`, None where there is none yet.
+
+    `rows` products were looked at; `common` says on which of them the two were compared.
+    """
 
     challenger: str
     champion: str | None
     rows: int
     criteria: tuple[Criterion, ...]
+    common: Common | None = None
 
     @property
     def passed(self) -> bool:
@@ -69,9 +108,9 @@ class Verdict:
         return tuple(one for one in self.criteria if not one.passed)
 
     @property
-    def borderline(self) -> tuple[Criterion, ...]:
-        """What passed, and may have done so by chance."""
-        return tuple(one for one in self.criteria if one.close)
+    def is_borderline(self) -> bool:
+        """Nothing shows that it is worse, and too little that it is not: a person may decide."""
+        return any(one.close for one in self.criteria) and all(one.close for one in self.failed)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -90,7 +129,13 @@ def judge(
     Without a champion there is nothing to be worse than. Raises InputError if the two were measured on different
     products.
     """
-    compared = () if champion is None else _compare(challenger, champion, limits, np.random.default_rng(seed))
+    compared: tuple[Criterion, ...] = ()
+    common = None
+    if champion is not None:
+        common, rows = _common(challenger, champion)
+        compared = _compare(challenger, champion, rows, limits, np.random.default_rng(seed))
+        if common.sentence:
+            compared = (Criterion("common types", True, common.sentence, close=not common.rows), *compared)
     return Verdict(
         challenger=challenger.model_version,
         champion=None if champion is None else champion.model_version,
@@ -101,17 +146,40 @@ def judge(
             _within("latency", challenger.figures["latency_ms"]["p95"], limits.latency_ms, " ms"),
             *(Criterion(f"behaviour: {one.name}", one.holds, one.finding) for one in behaviours),
         ),
+        common=common,
     )
 
 
-def _compare(
-    challenger: Evaluation, champion: Evaluation, limits: Limits, random: np.random.Generator
-) -> tuple[Criterion, Criterion]:
+def _common(challenger: Evaluation, champion: Evaluation) -> tuple[Common, NDArray[np.bool_]]:
+    """What to compare the two on, and which products those are."""
     if list(challenger.keys) != list(champion.keys) or list(challenger.true_codes) != list(champion.true_codes):
         raise InputError("the two models were measured on different products")
     true = np.array(challenger.true_codes)
+    common = np.isin(true, champion.codes)
+    added = Counter(true[~common].tolist())
+    into_added = np.isin(_guesses(challenger)[common], list(added))
+    found = Common(
+        rows=int(common.sum()),
+        added=dict(sorted(added.items())),
+        changed={**challenger.changed, **champion.changed},
+        into_added=int(into_added.sum()),
+    )
+    return found, common
+
+
+def _compare(
+    challenger: Evaluation,
+    champion: Evaluation,
+    rows: NDArray[np.bool_],
+    limits: Limits,
+    random: np.random.Generator,
+) -> tuple[Criterion, ...]:
+    """Nothing, where there are no `rows` to compare on."""
+    if not rows.any():
+        return ()
+    true = np.array(challenger.true_codes)[rows]
     types = np.unique(true)
-    guesses = [np.array(one.codes)[one.probabilities.argmax(axis=1)] for one in (challenger, champion)]
+    guesses = [_guesses(one)[rows] for one in (challenger, champion)]
     weights = random.multinomial(len(true), np.full(len(true), 1 / len(true)), size=limits.resamples)
     # The first row is the products themselves, each once.
     drawn = np.concatenate([np.ones((1, len(true))), weights])
@@ -121,6 +189,11 @@ def _compare(
         _not_worse((share * (by_type - by_type_before)).sum(axis=1), limits),
         _no_type_falls(by_type - by_type_before, types, limits),
     )
+
+
+def _guesses(evaluation: Evaluation) -> Codes:
+    found: Codes = np.array(evaluation.codes)[evaluation.probabilities.argmax(axis=1)]
+    return found
 
 
 def _f1(weights: Array, true: Codes, guesses: Codes, types: Codes) -> Array:
@@ -139,7 +212,7 @@ def _not_worse(differences: Array, limits: Limits) -> Criterion:
         f"{_points(-limits.worse)} is the limit"
     )
     passed = bool(least >= -limits.worse)
-    return Criterion("weighted F1", passed, sentence, close=passed and bool(found < 0))
+    return Criterion("weighted F1", passed, sentence, close=not passed and bool(found >= -limits.worse))
 
 
 def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterion:
@@ -153,7 +226,7 @@ def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterio
     if lower.any():
         listed = ", ".join(f"{types[at]} {_points(found[at])}" for at in np.flatnonzero(lower))
         sentence += f", save by chance, perhaps: {listed}"
-    return Criterion("types", True, sentence, close=bool(lower.any()))
+    return Criterion("types", True, sentence)
 
 
 def _within(name: str, found: float, limit: float, unit: str) -> Criterion:

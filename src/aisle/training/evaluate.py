@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from aisle.catalog import Product, ProductTypes
+from aisle.catalog import Product, ProductTypes, TypeChanges
 from aisle.errors import InputError
 from aisle.model.calibration import Array, calibration_error, lowest_threshold
+from aisle.model.mapping import in_types_of_today
 from aisle.model.predictor import Predictor
 
 
@@ -22,7 +23,8 @@ class Evaluation:
     """A bundle measured on labelled products, with what a report shows of them.
 
     `probabilities` is n x types in the order of `codes`; `targets` holds the column of each product's true
-    type, -1 for a type that the model does not know (`true_codes` has its code all the same).
+    type, -1 for a type that the model does not know (`true_codes` has its code all the same). These are codes of
+    today; `changed` has what became of the model's own codes that are others today, None: it fell away.
     """
 
     figures: dict[str, Any]
@@ -34,6 +36,7 @@ class Evaluation:
     types: ProductTypes
     keys: Sequence[str]
     products: Sequence[Product]
+    changed: Mapping[str, str | None] = field(default_factory=dict)
 
 
 LATENCY_PRODUCTS = 200
@@ -51,11 +54,15 @@ def evaluate(
     products: Sequence[Product],
     true_codes: Sequence[str],
     *,
+    changes: TypeChanges = TypeChanges(),
+    types: ProductTypes | None = None,
     least_known: float = LEAST_KNOWN,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Measure a bundle on labelled products. Products without anything to look at are left out, and counted.
 
+    `true_codes` are types of today, `changes` what became of those that the bundle may know: its answers are mapped.
+    `types` is today's table, if it is not the bundle's.
     Raises InputError without products, or if the bundle knows the types of less than `least_known` of them. Latency
     is that of one product alone, in milliseconds, over the first 200 products.
     """
@@ -64,7 +71,8 @@ def evaluate(
     usable = np.flatnonzero(~np.isnan(probabilities).any(axis=1)) if len(products) else np.array([], dtype=np.intp)
     if not len(usable):
         raise InputError("there is no product to measure on")
-    codes = predictor.classifier.codes
+    own = predictor.classifier.codes
+    probabilities, codes = in_types_of_today(probabilities[usable], own, changes)
     column = {code: index for index, code in enumerate(codes)}
     targets = np.array([column.get(true_codes[row], -1) for row in usable], dtype=np.intp)
     known = float((targets >= 0).mean())
@@ -73,7 +81,6 @@ def evaluate(
             f"the model {predictor.version} knows the types of {known:.0%} of these products only",
             hint="Was it trained on another catalogue? --model names another one.",
         )
-    probabilities = probabilities[usable]
     kept = [products[row] for row in usable]
     figures = {
         **measure(probabilities, targets, codes),
@@ -88,9 +95,10 @@ def evaluate(
         targets=targets,
         true_codes=[true_codes[row] for row in usable],
         codes=codes,
-        types=predictor.bundle.types(),
+        types=predictor.bundle.types() if types is None else types,
         keys=[keys[row] for row in usable],
         products=kept,
+        changed={code: changes[code] for code in own if code in changes},
     )
 
 
