@@ -141,11 +141,14 @@ class Load:
         enough = self.statuses.total() + count
         wait_for(lambda: self.statuses.total() >= enough)
 
+    def body(self) -> dict[str, object]:
+        return {"designation": "Piscine ronde"}
+
     def _ask(self) -> None:
         with httpx.Client(headers=self._headers, timeout=30, limits=self._limits) as client:
             while not self._stop.is_set():
                 try:
-                    answer = client.post(f"{self._url}/predict", json={"designation": "Piscine ronde"})
+                    answer = client.post(f"{self._url}/predict", json=self.body())
                 except httpx.HTTPError as error:
                     self.statuses[type(error).__name__] += 1
                     continue
