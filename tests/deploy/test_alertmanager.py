@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.deploy_tools import REPOSITORY
-from tests.servers import find_program, free_port
+from tests.servers import alertmanager, find_program, free_port
 from tests.service.processes import AISLE, PASSWORD, Shop, wait_for
 
 from aisle.model.bundle import Bundle
@@ -48,40 +46,14 @@ class Alertmanager:
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(one in line for one in wanted))
 
 
-@contextlib.contextmanager
-def alertmanager(folder: Path, **places: str) -> Iterator[Alertmanager]:
-    """One with the configuration of the repository, where only `places`, such as addresses, are others."""
-    program = find_program("prometheus-alertmanager", "prometheus-alertmanager")
+def configuration(**places: str) -> str:
+    """That of the repository, where only `places`, such as addresses, are others."""
     text = CONFIGURATION.read_text()
     for place, ours in places.items():
         given = {"serve": SERVE, "auth": AUTH, "key": KEY}[place]
         assert given in text
         text = text.replace(given, ours)
-    folder.mkdir()
-    (folder / "alertmanager.yaml").write_text(text)
-    port = free_port()
-    options = [
-        f"--config.file={folder}/alertmanager.yaml",
-        f"--storage.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, *options], stdout=log, stderr=log)
-    try:
-        running = Alertmanager(f"http://127.0.0.1:{port}")
-        wait_for(lambda: _is_ready(running) or process.poll() is not None)
-        assert process.poll() is None, (folder / "log").read_text()
-        yield running
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _is_ready(running: Alertmanager) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{running.url}/-/ready").status_code == 200
-    return False
+    return text
 
 
 @pytest.fixture
@@ -106,8 +78,11 @@ def test_drift_asks_for_a_retraining_once_alertmanager_has_its_key(shop: Shop, t
     with (
         shop.running("auth") as auth,
         shop.running("serve") as serve,
-        alertmanager(tmp_path / "alertmanager", serve=serve.url, auth=auth.url, key=str(key)) as running,
+        alertmanager(
+            tmp_path / "alertmanager", configuration(serve=serve.url, auth=auth.url, key=str(key))
+        ) as address,
     ):
+        running = Alertmanager(address)
         running.fire(DRIFT, {**DRIFT, "namespace": "aisle-staging"})
         failed = "alertmanager_notification_requests_failed_total"
         wait_for(lambda: running.metric(failed, integration="webhook"))
@@ -155,7 +130,8 @@ def test_what_follows_from_another_alert_is_not_sent_beside_it(tmp_path: Path) -
         {"alertname": "LatencyHigh", "severity": "warning", "namespace": "another"},
         {"alertname": "LoginAttack", "severity": "warning"},
     ]
-    with alertmanager(tmp_path / "alertmanager") as running:
+    with alertmanager(tmp_path / "alertmanager", configuration()) as address:
+        running = Alertmanager(address)
         running.fire(*sent, *silenced)
 
         def states() -> dict[frozenset[tuple[str, str]], str]:
