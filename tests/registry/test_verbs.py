@@ -148,15 +148,22 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
         store.make_champion(bundle.version, instead_of=bundle.version)
 
 
-@pytest.mark.parametrize("harm", ["other", "unreadable"])
+@pytest.mark.parametrize("harm", ["gone", "relabelled", "unreadable", "of no kind"])
 def test_the_gate_does_not_measure_on_other_products_than_it_froze(
     verb: Verb, store: BundleStore, bundle: Bundle, prepared: Prepared, harm: str
 ) -> None:
     frozen = verb("freeze", "--data", str(prepared.folder))["products"]
     path = store.root / FROZEN_FILE
-    content = json.loads(path.read_text())
-    assert len(content["keys"]) == frozen == prepared.counts["test"]
-    path.write_text(json.dumps({**content, "keys": content["keys"][1:]}) if harm == "other" else "{")
+    products = json.loads(path.read_text())["products"]
+    assert len(products) == frozen == prepared.counts["test"]
+    first = next(iter(products))
+    harmed = {
+        "gone": {"products": {**products, "no key": products[first]}},
+        "relabelled": {"products": {**products, first: {**products[first], "type_code": "9999"}}},
+        "unreadable": "{",
+        "of no kind": {"products": [first]},
+    }[harm]
+    path.write_text(harmed if isinstance(harmed, str) else json.dumps(harmed))
     with pytest.raises(InputError, match="aisle registry freeze"):
         verb("promote", bundle.version, "--data", str(prepared.folder))
     assert verb("freeze", "--data", str(prepared.folder))["products"] == frozen
