@@ -133,7 +133,7 @@ def test_ports_are_those_of_the_original_and_open_to_this_machine_alone(services
 
 def test_every_variable_is_one_that_aisle_knows(services: dict[str, dict[str, Any]]) -> None:
     known = {name.upper() for name in Settings.model_fields} | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    for name in ("migrations", "auth", "serve", "first-model", "data", "train", "predict"):
+    for name in ("migrations", "auth", "serve", "first-model", "data", "train", "predict", "loop", "alert-account"):
         assert set(services[name]["environment"]) <= known, name
 
 

@@ -21,7 +21,10 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Asset
 
 HERE = Path(__file__).resolve().parents[1]
-PASSED_ON = ("DAGSHUB_USERNAME", "DAGSHUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_ENDPOINT_URL")
+PASSED_ON = (
+    "DAGSHUB_USERNAME", "DAGSHUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_ENDPOINT_URL",
+    "PUSHGATEWAY_URL",
+)  # fmt: skip
 RENAMED = {"DATABASE_URL": "AISLE_DATABASE_URL", "MLFLOW_TRACKING_URI": "AISLE_MLFLOW_TRACKING_URI"}
 """What the tasks' own settings are called here, where Airflow has settings of these names, too."""
 
@@ -219,7 +222,7 @@ class KubernetesRunner:
             cmds=list(command),
             labels={"app.kubernetes.io/name": "aisle", "app.kubernetes.io/component": "pipeline"},
             service_account_name="aisle",
-            env_vars={"RUN_SOURCE": "airflow"},
+            env_vars={"RUN_SOURCE": "airflow", "PUSHGATEWAY_URL": os.environ.get("PUSHGATEWAY_URL", "")},
             env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="aisle-pipeline", optional=True))],
             volumes=[
                 *(
