@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         "predict=10/minute, feedback=60/minute, model=60/minute",
         description="Requests for each user: ROUTE=COUNT/PERIOD, or ROUTE:ROLE=COUNT/PERIOD for one role.",
     )
+    drift_window: int = Field(
+        500, ge=100, le=5000, description="How many of the last products `aisle drift` compares with the reference."
+    )
     retrain_every_days: int = Field(30, ge=0, description="Retrain at least this often; 0: never by the calendar.")
     retrain_min_corrections: int = Field(
         200, ge=1, description="So many products with a type that people gave since the last retraining ask for one."

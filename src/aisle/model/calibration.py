@@ -37,15 +37,22 @@ def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> 
     return float(np.exp(minimize_scalar(log_loss, bounds=(-bound, bound), method="bounded").x))
 
 
-def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over `bins` bins of equal mass: mean |accuracy - confidence|, in [0, 1]."""
+def calibration_error(
+    confidence: Array, right: NDArray[np.bool_], bins: int = 15, *, weights: Array | None = None
+) -> float:
+    """Expected calibration error over `bins` bins of equal mass: mean |accuracy - confidence|, in [0, 1].
+
+    With `weights` a row counts for so many, in its bin and as part of all.
+    """
     order = np.argsort(confidence, kind="stable")
+    if not len(order):
+        return 0.0
+    mass = np.ones(len(order)) if weights is None else weights
     gaps = [
-        abs(right[part].mean() - confidence[part].mean()) * len(part)
+        abs(float((mass[part] * (right[part] - confidence[part])).sum()))
         for part in np.array_split(order, min(bins, len(order)))
-        if len(part)
     ]
-    return float(sum(gaps) / len(order)) if len(order) else 0.0
+    return float(sum(gaps) / mass.sum())
 
 
 def lowest_threshold(

@@ -113,3 +113,74 @@ def count_labelled(connection: Connection, *, after: int = 0) -> int:
         .where(feedback.c.id > after)
     )
     return connection.execute(query).scalar_one()
+
+
+def latest_products(
+    connection: Connection, version: str, count: int, *, since: datetime | None = None
+) -> list[PredictionRecord]:
+    """What one version of a model said of the last `count` different products, the newest first.
+
+    A product that was sent several times counts once: the one of the same content, or that the shop calls the same.
+    """
+    query = select(predictions).where(predictions.c.model_version == version)
+    if since is not None:
+        query = query.where(predictions.c.created_at >= since)
+    query = query.order_by(predictions.c.created_at.desc(), predictions.c.id)
+    found: list[PredictionRecord] = []
+    seen: set[str] = set()
+    for row in connection.execute(query.execution_options(yield_per=1000)):
+        record = PredictionRecord(**row._mapping)
+        names = {f"content {record.input_hash}", f"key {record.product_key or record.input_hash}"}
+        if not names & seen:
+            found.append(record)
+        seen |= names
+        if len(found) == count:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a model said of one product, and what people said last."""
+
+    created_at: datetime
+    predicted: str
+    confidence: float
+    decision: str
+    type_code: str
+
+
+def latest_labels(connection: Connection, version: str, count: int, *, since: datetime | None = None) -> list[Label]:
+    """The last `count` predictions of a version, made since then, that people gave a type: the last word on each."""
+    last = select(func.max(feedback.c.id).label("id")).group_by(feedback.c.prediction_id).subquery()
+    of = predictions.c
+    query = (
+        select(of.created_at, of.predicted, of.confidence, of.decision, feedback.c.type_code)
+        .join(predictions, of.id == feedback.c.prediction_id)
+        .join(last, last.c.id == feedback.c.id)
+        .where(of.model_version == version)
+        .order_by(of.created_at.desc(), of.id)
+        .limit(count)
+    )
+    if since is not None:
+        query = query.where(of.created_at >= since)
+    return [Label(*row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How many predictions had a decision, and their mean confidence."""
+
+    count: int
+    confidence: float
+
+
+def decided(connection: Connection, version: str, *, since: datetime) -> dict[str, Decided]:
+    """What a version decided of the products since a moment, by decision."""
+    of = predictions.c
+    query = (
+        select(of.decision, func.count(), func.avg(of.confidence))
+        .where(of.model_version == version, of.created_at >= since)
+        .group_by(of.decision)
+    )
+    return {decision: Decided(count, float(mean)) for decision, count, mean in connection.execute(query)}

@@ -20,7 +20,7 @@ from aisle.training.examples import Examples, Rows
 from aisle.training.observe import Answered, observe
 
 MOST_ROWS = 2_000
-ROWS_FOR_AXES = 5_000
+ROWS_FOR_AXES = 2_000
 
 
 def build_reference(

@@ -190,7 +190,7 @@ def _mistake(evaluation: Evaluation, row: int) -> Mistake:
     probabilities = evaluation.probabilities[row]
     guess = int(probabilities.argmax())
     product = evaluation.products[row]
-    thumbnail, note = _thumbnail(product.image)
+    shown, note = thumbnail(product.image)
     return Mistake(
         key=evaluation.keys[row],
         product=product,
@@ -198,12 +198,12 @@ def _mistake(evaluation: Evaluation, row: int) -> Mistake:
         known=bool(evaluation.targets[row] >= 0),
         guess=label_of(evaluation.types, evaluation.codes[guess]),
         confidence=float(probabilities[guess]),
-        thumbnail=thumbnail,
+        thumbnail=shown,
         image_note=note,
     )
 
 
-def _thumbnail(image: bytes | None) -> tuple[str, str]:
+def thumbnail(image: bytes | None) -> tuple[str, str]:
     """A data URI of the decoded and newly encoded image, never of the merchant's bytes; else why there is none."""
     if image is None:
         return "", "no image"
