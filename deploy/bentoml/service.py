@@ -77,6 +77,7 @@ class Answer(BaseModel):
     model_version: str = ""
     image_error: str | None = None
     image_traits: ImageTraits | None = None
+    types_id: str = ""
     is_broken: bool = False
 
     @classmethod
@@ -89,6 +90,7 @@ class Answer(BaseModel):
                 model_version=outcome.model_version,
                 image_error=outcome.image_error and outcome.image_error.reason,
                 image_traits=outcome.image_traits,
+                types_id=outcome.types_id,
             )
         if isinstance(outcome, ImageError):
             return cls(image_error=outcome.reason)
@@ -102,7 +104,9 @@ class Answer(BaseModel):
         error = None if self.image_error is None else ImageError("cannot be used", reason=self.image_error)
         if not self.candidates:
             return error or InputError("there is nothing to classify")
-        return Prediction(self.candidates, self.decision, self.inputs, self.model_version, error, self.image_traits)
+        return Prediction(
+            self.candidates, self.decision, self.inputs, self.model_version, error, self.image_traits, self.types_id
+        )
 
 
 _ANSWERS = TypeAdapter(list[Answer])

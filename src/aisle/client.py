@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answer:
-    """The type of a product: the best of `predictions`, and `accept` or `review`."""
+    """The type of a product: the best of `predictions`, and `accept` or `review`. `types` is the table it is from."""
 
     predicted: str
     label: str
@@ -65,6 +65,7 @@ class Answer:
     predictions: tuple[Candidate, ...]
     message: str
     model: str
+    types: str
     prediction_id: str
     request_id: str
 
@@ -177,7 +178,10 @@ class Client:
         raise Unavailable(f"{method} {path}: {reason}") from None
 
 
-_PLAIN = ("predicted", "label", "confidence", "decision", "message", "model", "prediction_id", "request_id")
+_PLAIN = (
+    "predicted", "label", "confidence", "decision", "message", "model", "types", "prediction_id",
+    "request_id",
+)  # fmt: skip
 
 
 def _backoff(attempt: int) -> float:

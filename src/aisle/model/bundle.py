@@ -247,6 +247,15 @@ def _under_the_sums(parts: BundleParts) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
+def types_of(path: Path) -> ProductTypes:
+    """The table of types of the bundle in a folder, without reading the rest of it. Raises BundleError."""
+    try:
+        sha256 = json.loads((path / MANIFEST_FILE).read_bytes())["files"][TYPES_FILE]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _not_a_bundle(path) from None
+    return Bundle(path, path.name, {TYPES_FILE: _read_verified(path, TYPES_FILE, sha256)}).types()
+
+
 def _not_a_bundle(path: Path) -> BundleError:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:

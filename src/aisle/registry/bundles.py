@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from aisle.catalog import ProductType
 from aisle.errors import BundleError, CheckFailed, InputError
 from aisle.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from aisle.logs import get_logger
-from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle
+from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle, types_of
 
 POINTER_FILE = "serving.json"
 LOCK_FILE = ".serving.lock"
@@ -86,6 +87,15 @@ class BundleStore:
             except (BundleError, OSError, ValueError) as error:
                 pass_over(version, error)
         return None
+
+    def types_of(self, version: str) -> Mapping[str, ProductType]:
+        """The table of types of a version; empty where it is not there any more, or damaged."""
+        folder = self.root / version
+        try:
+            return types_of(folder) if folder.parent == self.root else {}
+        except InputError as error:
+            pass_over(version, error)
+            return {}
 
     def make_champion(self, version: str, *, instead_of: str | Whoever | None = Whoever.SERVES) -> Serving:
         """Point to `version`, which must be in the store and whole; the champion so far can be rolled back to.

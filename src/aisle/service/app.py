@@ -16,6 +16,7 @@ from aisle import __version__
 from aisle.auth.tokens import Verifier
 from aisle.clock import Clock, utc_now
 from aisle.logs import get_logger
+from aisle.registry.bundles import BundleStore
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
 from aisle.service.experiments import Experiments
@@ -59,6 +60,7 @@ def create_app(
     recorder = Recorder(engine, keep=timedelta(days=settings.predictions_keep_days), clock=clock)
     parts = Parts(
         champion=champion,
+        store=BundleStore(settings.models_path),
         queue=queue,
         recorder=recorder,
         experiments=Experiments(champion, queue, recorder, engine, settings, clock=clock),

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from aisle.clock import Clock
+from aisle.registry.bundles import BundleStore
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
 from aisle.service.experiments import Experiments
@@ -20,6 +21,7 @@ from aisle.web.draining import Draining
 @dataclass(frozen=True)
 class Parts:
     champion: Champion
+    store: BundleStore
     queue: BatchingQueue
     recorder: Recorder
     experiments: Experiments

@@ -56,19 +56,25 @@ router = APIRouter(tags=["feedback"])
 def feedback(
     form: FeedbackForm, parts: TheParts, who: Annotated[Identity, Depends(limited("feedback"))]
 ) -> FeedbackBody:
-    """Attach the right type to an earlier prediction. Every word is kept, the last one counts."""
+    """Attach the right type to an earlier prediction. Every word is kept, the last one counts.
+
+    It is a type of the model that serves, or of the one that answered.
+    """
     types, of_challenger = parts.champion.predictor.bundle.types(), parts.experiments.types
     is_known = form.type in types or form.type in parts.champion.predictor.classifier.codes
-    if not is_known and form.type not in of_challenger:
-        raise Refusal(Problem.NO_SUCH_TYPE, type=f"{form.type!r}")
     record = _find(parts, form.prediction_id)
+    others = of_challenger
+    if not is_known and form.type not in others:
+        others = {} if record is None else parts.store.types_of(record.model_version)
+        if form.type not in others:
+            raise Refusal(Problem.NO_SUCH_TYPE, type=f"{form.type!r}")
     if record is None:
         raise Refusal(Problem.NO_SUCH_PREDICTION, prediction_id=form.prediction_id)
     if record.user_name != who.user and who.role not in _CORRECTORS:
         raise Refusal(Problem.NOT_YOUR_PREDICTION)
     with writing(parts.engine) as connection:
         predictions.add_feedback(connection, Feedback(record.id, parts.clock(), who.user, form.type))
-    label = (of_challenger[form.type] if not is_known else label_of(types, form.type)).label
+    label = (others[form.type] if not is_known else label_of(types, form.type)).label
     return FeedbackBody(prediction_id=record.id, type=form.type, label=label, predicted=record.predicted)
 
 

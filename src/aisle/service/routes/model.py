@@ -45,6 +45,10 @@ class ModelBody(BaseModel):
     since: datetime = Field(description="Since when this process serves it.")
     recipe: str
     types: list[TypeBody]
+    types_id: str = Field(description="Tells this table of types from others: `types` of POST /predict.")
+    type_changes: dict[str, str | None] = Field(
+        description="What became of types of earlier tables, as far as they changed; null: it fell away."
+    )
     lineage: dict[str, Any]
     metrics: dict[str, Any]
     card: str = Field(description="The model card, in Markdown.")
@@ -57,6 +61,8 @@ _EXAMPLE = {
     "since": "2026-11-24T09:30:00Z",
     "recipe": "light",
     "types": [{"code": "2583", "label": "Piscine et accessoires"}, {"code": "2905", "label": "Jeux vidéo PC"}],
+    "types_id": "9d1c5b7e2f4a",
+    "type_changes": {"2584": "2583", "9999": None},
     "lineage": {"data_hash": "9a3f…", "code_revision": "4f9b1c0…", "seed": 0},
     "metrics": {"accuracy": 0.83, "weighted_f1": 0.83},
     "card": "# light 3f2a9c0d1b7e\n\nPuts a product into one of 27 types…",
@@ -91,6 +97,8 @@ def model(parts: TheParts, _: Annotated[Identity, Depends(limited("model"))]) ->
         since=parts.champion.since,
         recipe=recipe,
         types=[TypeBody(code=code, label=label_of(types, code).label) for code in codes],
+        types_id=types.id,
+        type_changes=dict(bundle.changes()),
         lineage=bundle.json(LINEAGE_FILE),
         metrics=bundle.json(METRICS_FILE),
         card=bundle.text(CARD_FILE),

@@ -43,6 +43,10 @@ class PredictionBody(BaseModel):
     predictions: list[CandidateBody]
     message: str = Field(examples=["Type proposé : Piscine et accessoires"])
     model: str = Field(description="The version of the model.", examples=["3f2a9c0d1b7e"])
+    types: str = Field(
+        description="The table of types that `predicted` is from: `types_id` of GET /model.",
+        examples=["9d1c5b7e2f4a"],
+    )
     prediction_id: str = Field(description="For POST /feedback.", examples=["0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f"])
     request_id: str = Field(examples=["4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e"])
 
@@ -83,6 +87,7 @@ _ANSWER = {
     ],
     "message": "Type proposé : Piscine et accessoires",
     "model": "3f2a9c0d1b7e",
+    "types": "9d1c5b7e2f4a",
     "prediction_id": "0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f",
     "request_id": "4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e",
 }
@@ -176,6 +181,7 @@ def _body(prediction: Prediction, record: PredictionRecord, request: Request) ->
         ],
         message=_MESSAGES[language].format(label=prediction.type.label),
         model=prediction.model_version,
+        types=prediction.types_id,
         prediction_id=record.id,
         request_id=request.state.request_id,
     )
