@@ -56,7 +56,9 @@ def scalars(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 def test_there_is_a_chart_for_each_part() -> None:
     charts = {pinned(file)["chart"] for file in VALUES}
-    assert charts == {"cloudnative-pg", "cluster", "valkey", "airflow", "kube-prometheus-stack"}
+    assert charts == {
+        "cloudnative-pg", "cluster", "valkey", "airflow", "kube-prometheus-stack", "prometheus-pushgateway",
+    }  # fmt: skip
 
 
 @chart
@@ -79,10 +81,11 @@ def test_every_secret_that_a_chart_is_given_is_documented(file: Path) -> None:
         value
         for path, value in scalars(values_of(file))
         if re.search(r"(existing|users)?secret(name)?$", ".".join(path[-2:]).removesuffix(".name"), re.IGNORECASE)
+        and isinstance(value, str)
     }
     page = PAGE.read_text()
     assert [name for name in given if f"`{name}`" not in page] == []
-    assert given or file.stem == "postgres-operator"
+    assert given or file.stem in ("postgres-operator", "pushgateway")
 
 
 @chart
@@ -110,6 +113,14 @@ def test_airflow_has_the_version_of_the_image() -> None:
 
 def test_nobody_gets_the_user_that_the_airflow_chart_would_make() -> None:
     assert values_of(CHARTS / "airflow.yaml")["createUserJob"] == {"enabled": False}
+
+
+def test_the_verbs_push_to_where_the_pushgateway_is() -> None:
+    named = pinned(CHARTS / "pushgateway.yaml")
+    assert values_of(CHARTS / "pushgateway.yaml")["fullnameOverride"] == named["release"]
+    given = {one["name"]: one["value"] for one in values_of(CHARTS / "airflow.yaml")["env"]}
+    assert given["PUSHGATEWAY_URL"] == f"http://{named['release']}:9091"
+    assert named["namespace"] == pinned(CHARTS / "airflow.yaml")["namespace"]
 
 
 def test_no_chart_brings_a_database_of_its_own() -> None:

@@ -580,7 +580,7 @@ DNS = {"kube-system/kube-dns:53"}
 
 
 def outside(port: int) -> set[str]:
-    return {f"nginx-ingress:{port}", f"monitoring/prometheus:{port}"}
+    return {f"nginx-ingress:{port}", f"monitoring/prometheus:{port}", f"monitoring/alertmanager:{port}"}
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def outside(port: int) -> set[str]:
         ("auth", outside(8011) | {"serve:8011"}, {"DATA/aisle-postgres:5432", "DATA/aisle-redis:6379"}),
         ("migrate", set(), {"DATA/aisle-postgres:5432"}),
         ("publish", set(), {"DATA/aisle-postgres:5432"}),
-        ("pipeline", set(), {"DATA/aisle-postgres:5432", "0.0.0.0/0:443"}),
+        ("pipeline", set(), {"DATA/aisle-postgres:5432", "0.0.0.0/0:443", "prometheus-pushgateway:9091"}),
         ("something else", set(), set()),
     ],
 )
@@ -610,9 +610,16 @@ def test_every_pod_is_one_that_the_policies_know(everything: Rendered) -> None:
 
 
 def test_the_pipeline_cannot_reach_the_inside_of_the_cluster_by_address(overlay: Rendered) -> None:
-    (rule,) = overlay.named("NetworkPolicy", "pipeline")["spec"]["egress"]
+    rules = overlay.named("NetworkPolicy", "pipeline")["spec"]["egress"]
+    (rule,) = [one for one in rules if "ipBlock" in one["to"][0]]
     private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"}
     assert private <= set(rule["to"][0]["ipBlock"]["except"])
+
+
+def test_what_the_verbs_told_is_seen_by_prometheus_alone(overlay: Rendered) -> None:
+    labels = {"app.kubernetes.io/name": "prometheus-pushgateway"}
+    assert allowed(overlay, labels, "ingress") == {"pipeline:9091", "monitoring/prometheus:9091"}
+    assert allowed(overlay, labels, "egress") == DNS
 
 
 def test_airflow_reaches_itself_its_database_and_the_kubernetes_api(overlay: Rendered, environment: str) -> None:
@@ -630,6 +637,61 @@ def test_the_pipeline_is_allowed_to_look_at_deployments_and_nothing_else(overlay
     (binding,) = overlay.of("RoleBinding")
     (subject,) = binding["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "airflow-scheduler", "namespace": OVERLAYS[environment]}
+
+
+# Watching
+
+
+@pytest.fixture(scope="session")
+def watching(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """What watching.sh prints."""
+    folder = tmp_path_factory.mktemp("watching")
+    (folder / "kubectl").symlink_to(kubectl())
+    path = f"{folder}:{os.environ['PATH']}"
+    printed = subprocess.check_output([str(ROOT / "watching.sh")], env={"PATH": path}, timeout=60)
+    (folder / "watching.yaml").write_bytes(printed)
+    return Rendered(folder / "watching.yaml", [one for one in YAML(typ="safe", pure=True).load_all(printed) if one])
+
+
+def test_the_rules_of_a_cluster_are_those_of_the_files(watching: Rendered) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    found = {one["metadata"]["name"]: one["spec"] for one in watching.of("PrometheusRule")}
+    files = {
+        f"aisle-{file.stem}": yaml.load(file) for file in (REPOSITORY / "deploy/prometheus/rules").glob("*.yaml")
+    }
+    assert found == {name: spec for name, spec in files.items() if name != "aisle-machine"}
+
+
+def test_alertmanager_reads_the_routes_and_the_key_where_the_chart_mounts_them(watching: Rendered) -> None:
+    values = YAML(typ="safe", pure=True).load(ROOT / "charts/monitoring.yaml")["alertmanager"]["alertmanagerSpec"]
+    secret = watching.named("Secret", values["configSecret"])
+    routes = base64.b64decode(secret["data"]["alertmanager.yaml"]).decode()
+    assert routes == (REPOSITORY / "deploy/prometheus/alertmanager.yaml").read_text()
+    (mount,) = values["volumeMounts"]
+    assert f"client_secret_file: {mount['mountPath']}/alertmanager_key\n" in routes
+    assert values["volumes"] == [
+        {"name": mount["name"], "secret": {"secretName": "aisle-alertmanager-key", "optional": True}}
+    ]
+    assert "--from-file=alertmanager_key=/dev/stdin" in PAGE.read_text()
+
+
+def test_the_names_in_the_routes_lead_to_the_services(watching: Rendered, tmp_path: Path) -> None:
+    production = build(ROOT / "overlays/production", tmp_path / "production.yaml")
+    routes = (REPOSITORY / "deploy/prometheus/alertmanager.yaml").read_text()
+    for name, port in re.findall(r"http://(\w+):(\d+)/", routes):
+        leads_to = watching.named("Service", name)["spec"]["externalName"]
+        service, namespace, *cluster = leads_to.split(".")
+        assert cluster == ["svc", "cluster", "local"]
+        found = production.named("Service", service)
+        assert found["metadata"]["namespace"] == namespace
+        assert int(port) in {one["port"] for one in found["spec"]["ports"]}
+
+
+def test_grafana_is_given_every_dashboard(watching: Rendered) -> None:
+    (found,) = watching.of("ConfigMap")
+    assert found["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    folder = REPOSITORY / "deploy/grafana/dashboards"
+    assert found["data"] == {file.name: file.read_text() for file in folder.iterdir()}
 
 
 # The tool itself
