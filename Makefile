@@ -33,7 +33,7 @@ test: $(VENV)/.dev  ## The tests of every commit, in minutes.
 	$(BIN)/pytest -m "not slow and not soak"
 
 check-deploy: $(VENV)/.dev .venv-deploy/.ready  ## Containers, manifests, workflows and scripts, by their linters.
-	$(BIN)/pytest -m "not soak" $(addprefix tests/deploy/test_,files.py workflows.py kubernetes.py charts.py)
+	$(BIN)/pytest -m "not soak" $(addprefix tests/deploy/test_,files.py rules.py workflows.py kubernetes.py charts.py)
 
 # Each of these wants an environment of its own; the tests call them as they are.
 TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.deploy_tools import REPOSITORY, tool
-from tests.servers import find_program
 
 pytestmark = pytest.mark.slow
 
-PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
 NAMED_BY_AN_ARGUMENT = "CKV_DOCKER_7"  # the base image, whose exact version is the default of its argument
 
 
@@ -33,11 +31,3 @@ def test_compose_understands_every_profile(tmp_path: Path) -> None:
     secrets = tmp_path / ".env"
     subprocess.run(["sh", REPOSITORY / "deploy/secrets.sh", secrets], check=True, capture_output=True)
     finds_nothing(tool("docker-compose"), "--env-file", secrets, "--profile", "*", "config", "--quiet")
-
-
-def test_prometheus_takes_its_configuration() -> None:
-    finds_nothing(find_program("promtool", "prometheus"), "check", "config", PROMETHEUS / "prometheus.yaml")
-
-
-def test_alertmanager_takes_its_configuration() -> None:
-    finds_nothing(find_program("amtool", "prometheus-alertmanager"), "check-config", PROMETHEUS / "alertmanager.yaml")
