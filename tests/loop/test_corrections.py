@@ -98,6 +98,16 @@ def test_without_corrections_the_catalogue_is_the_base(sample: Path, tmp_path: P
     assert read_labelled(folder).drop("weight").equals(read_labelled(sample).drop("weight"))
 
 
+def test_a_correction_to_an_earlier_type_is_one_to_what_it_became(sample: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(sample, base)
+    (base / raw.CHANGES_FILE).write_text("prdtypecode,becomes\n9999,2583\n8888,\n")
+    words = [word(1, "a", "anne", "9999"), word(2, "b", "anne", "8888")]
+    found = collect(words, base, tmp_path / "out", reviewer_share=0.05)
+    assert (found.corrections, found.unknown_types) == (1, 1)
+    assert read_labelled(found.folder)["type_code"][-1] == "2583"
+
+
 def test_weights_of_the_base_stay(sample: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(sample, base)

@@ -111,3 +111,11 @@ def test_a_type_that_only_one_of_them_knows_is_compared_by_its_code(evaluation: 
 def test_the_same_figures_give_the_same_verdict(evaluation: Evaluation) -> None:
     other = wrong_about(evaluation, range(3, 600, 9))
     assert judge(other, evaluation, HOLDS) == judge(other, evaluation, HOLDS)
+
+
+def test_what_is_too_uncertain_is_borderline_and_what_is_worse_is_not(evaluation: Evaluation) -> None:
+    uncertain = wrong_about(evaluation, range(5, 600, 10))
+    assert judge(uncertain, evaluation, HOLDS).is_borderline
+    assert not judge(wrong_about(evaluation, range(0, 600, 7)), evaluation, HOLDS).is_borderline
+    assert not judge(uncertain, evaluation, [replace(HOLDS[0], share=0.5)]).is_borderline
+    assert not judge(evaluation, evaluation, HOLDS).is_borderline

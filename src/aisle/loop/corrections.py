@@ -55,7 +55,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a catalogue was made of. `unknown_types` are corrections to types that the catalogue does not have."""
+    """What a catalogue was made of. `unknown_types` are corrections to types that the catalogue does not have any more."""
 
     folder: Path
     base_rows: int
@@ -77,8 +77,9 @@ def collect(words: Iterable[Word], base: Path, out: Path, *, reviewer_share: flo
     found = known | {one.input_hash: one for one in correct(words)}
     write_corrections(out / CORRECTIONS_FILE, found.values())
     labelled = read_labelled(base)
-    types = set(choose_types(base, labelled))
-    usable = [one for one in found.values() if one.type_code in types]
+    types, changes = set(choose_types(base, labelled)), raw.type_changes(base)
+    of_today = ((one, changes.now(one.type_code)) for one in found.values())
+    usable = [replace(one, type_code=now) for one, now in of_today if now is not None and now in types]
     check_replaceable(out / CATALOGUE, marker=raw.TRAIN_FILE)
     with atomic_folder(out / CATALOGUE) as folder:
         _link_the_rest(base, folder)
