@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aisle.errors import UsageError
@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     )
     retrain_canary_share: float = Field(0.1, gt=0, le=1, description="Share of the products that a canary answers.")
     retrain_poll_seconds: float = Field(30, gt=0, description="How often `aisle retrain --watch` looks.")
+    changes_webhook_url: str = Field(
+        "", description="Who is told what a promotion would change in the catalogue, `https://…`; empty: nobody."
+    )
+    changes_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Signs what CHANGES_WEBHOOK_URL is told (HMAC-SHA256); empty: it is not signed."
+    )
     prometheus_multiproc_dir: str = Field(
         "", description="Folder in which the workers of one service add up their metrics; `aisle serve` sets it."
     )
@@ -198,16 +204,16 @@ class Settings(BaseSettings):
             raise ValueError(NO_MLFLOW)
         return f"{parts.scheme}{uri[len(parts.scheme) :]}"
 
-    @field_validator("pushgateway_url")
+    @field_validator("pushgateway_url", "changes_webhook_url")
     @classmethod
-    def _is_a_server(cls, url: str) -> str:
+    def _is_a_server(cls, url: str, field: ValidationInfo) -> str:
         try:
             parts = urlsplit(url)
         except ValueError:
             raise ValueError("it is not an address") from None
         if url and (parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc):
             raise ValueError("it is neither empty nor http(s)://HOST…, without a user or a password")
-        return url.rstrip("/")
+        return url.rstrip("/") if field.field_name == "pushgateway_url" else url
 
     @property
     def cores(self) -> int:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from aisle import __version__
-from aisle.cli import accounts, catalogue, experiments, models, monitoring, registry, retraining, serving
+from aisle.cli import accounts, catalogue, changes, experiments, models, monitoring, registry, retraining, serving
 from aisle.errors import AisleError
 from aisle.logs import log_failure
 
@@ -28,7 +28,8 @@ def aisle(debug: bool) -> None:
 for _verb in (
     serving.run, catalogue.import_, catalogue.validate, catalogue.prepare, models.train, models.evaluate,
     models.predict, registry.registry, serving.serve, serving.auth, serving.migrate,
-    accounts.user, accounts.keys, accounts.audit, experiments.experiment, monitoring.drift, retraining.retrain,
+    changes.changes, accounts.user, accounts.keys, accounts.audit, experiments.experiment, monitoring.drift,
+    retraining.retrain,
 ):  # fmt: skip
     aisle.add_command(_verb)
 

@@ -27,8 +27,10 @@ from aisle.model.image import Features, ImageEncoder
 Observe = Callable[[str, float], None]
 Outcome = Prediction | InputError
 """What is said of a product; an InputError where there was nothing to look at."""
-Looked = tuple[Features, ImageTraits] | ImageError | None
-"""What came of looking at an image; None: there was none, or no model looks at images."""
+Seen = Features | ImageError | None
+"""What an image encoder made of an image; None: there was none, or no model looks at images."""
+Looked = Seen | tuple[Features, ImageTraits]
+"""The same, and perhaps what the image is like."""
 
 
 class Predictor:
@@ -60,9 +62,12 @@ class Predictor:
         self._top_k = min(top_k, len(self._types))
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
 
-    def predict(self, products: Sequence[Product]) -> list[Outcome]:
-        """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so."""
-        inputs, looked = self._look_at(products)
+    def predict(self, products: Sequence[Product], *, seen: Sequence[Seen] | None = None) -> list[Outcome]:
+        """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so.
+
+        `seen` is what the encoder of this bundle makes of their images, if that is known: nobody looks at them then.
+        """
+        inputs, looked = self._look_at(products, seen)
         started = time.perf_counter()
         scores = self.classifier.scores(inputs)
         scored = time.perf_counter()
@@ -80,14 +85,19 @@ class Predictor:
         inputs, looked = self._look_at(products)
         return inputs, [one if isinstance(one, ImageError) else None for one in looked]
 
-    def _look_at(self, products: Sequence[Product]) -> tuple[Inputs, list[Looked]]:
-        encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
+    def _look_at(
+        self, products: Sequence[Product], seen: Sequence[Seen] | None = None
+    ) -> tuple[Inputs, Sequence[Looked]]:
+        # Runs while the texts are cleaned.
+        encoded = self._pool.map(self._encode, products) if seen is None else seen
         titles = [clean(product.title) for product in products]
         descriptions = [clean(product.description) for product in products]
         if not any(DESCRIPTION in LOOKS_AT[name] for name in self.classifier.models.names()):
             titles = [title or description for title, description in zip(titles, descriptions, strict=True)]
-        looked = list(encoded)
-        features = [None if one is None or isinstance(one, ImageError) else one[0] for one in looked]
+        looked: list[Looked] = list(encoded)
+        features = [
+            None if isinstance(one, ImageError) else one[0] if isinstance(one, tuple) else one for one in looked
+        ]
         return Inputs(titles, descriptions, features), looked
 
     def close(self) -> None:

@@ -7,13 +7,14 @@ features of a few hundred images. A run that is killed loses at most the shard i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from aisle import inputs
@@ -25,6 +26,7 @@ from aisle.model.image import Features
 from aisle.progress import Progress
 
 SHARD_IMAGES = 256
+SHARDS_IN_MEMORY = 64
 
 
 class FeatureCache:
@@ -38,17 +40,44 @@ class FeatureCache:
         """The cached features of the images with these content hashes; a damaged shard counts as absent."""
         missing = set(wanted)
         found: dict[str, Features] = {}
-        for path in sorted(self._folder.glob("*.safetensors")):
-            if path.name.startswith(TEMPORARY_PREFIX):
-                continue  # being written, or left by a run that was killed
+        for path in self.shards():
             shard = _read_shard(path)
             found.update({sha256: features for sha256, features in shard if sha256 in missing})
         return found
+
+    def shards(self) -> list[Path]:
+        """Without those that are being written, or were left by a run that was killed."""
+        paths = sorted(self._folder.glob("*.safetensors"))
+        return [path for path in paths if not path.name.startswith(TEMPORARY_PREFIX)]
 
     def save(self, features: Mapping[str, Features]) -> None:
         hashes = np.frombuffer(bytes.fromhex("".join(features)), np.uint8).reshape(-1, 32)
         content = save({"sha256": hashes, "features": np.stack(list(features.values()))})
         write_bytes(self._folder / f"{sha256_bytes(hashes.tobytes())[:16]}.safetensors", content)
+
+
+class KnownFeatures:
+    """What a cache knows, asked for one image after the other: only the shards asked last are in memory.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, cache: FeatureCache) -> None:
+        self._shard_of: dict[str, tuple[Path, int]] = {}
+        for path in cache.shards():
+            hashes = _read(path, "sha256")
+            if hashes is not None:
+                self._shard_of |= {one.tobytes().hex(): (path, row) for row, one in enumerate(hashes)}
+        self._features = lru_cache(maxsize=SHARDS_IN_MEMORY)(partial(_read, name="features"))
+
+    def get(self, sha256: str) -> Features | None:
+        """The features of the image with this content hash, None where they have to be computed."""
+        found = self._shard_of.get(sha256)
+        if found is None:
+            return None
+        path, row = found
+        shard = self._features(path)
+        return None if shard is None else shard[row]
 
 
 def compute_features(
@@ -94,6 +123,17 @@ def _encode_one(images: Images, encoder: Callable[[bytes], Features], wanted: tu
             hint="Run `aisle validate` and `aisle prepare` again.",
         )
     return encoder(content)
+
+
+def _read(path: Path, name: str) -> NDArray[Any] | None:
+    """One array of a shard; None where the shard is damaged, or gone."""
+    try:
+        with safe_open(path, "numpy") as shard:
+            array: NDArray[Any] = shard.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        get_logger(__name__).warning("damaged shard of image features ignored", path=str(path), reason=str(error))
+        return None
+    return array
 
 
 def _read_shard(path: Path) -> Iterator[tuple[str, Features]]:

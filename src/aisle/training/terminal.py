@@ -84,7 +84,7 @@ def _latency(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _per_type(figures: Mapping[str, Any], types: ProductTypes | None) -> Iterator[str]:
     rows = by_f1(figures)
-    codes = [_printable(code) for code, _ in rows]
+    codes = [printable(code) for code, _ in rows]
     width = max(map(len, ["code", *codes]))
     if rows:
         yield f"{'code':<{width}}  {'products':>8}  {'precision':>9}  {'recall':>6}  {'F1':>6}  type"
@@ -92,7 +92,7 @@ def _per_type(figures: Mapping[str, Any], types: ProductTypes | None) -> Iterato
         shown = [f"{100 * one[name]:.1f}" for name in ("precision", "recall", "f1")]
         yield (
             f"{printed:<{width}}  {one['rows']:>8,}  {shown[0]:>9}  {shown[1]:>6}  {shown[2]:>6}  "
-            f"{_printable(_label(code, types))}"
+            f"{printable(_label(code, types))}"
         ).rstrip()
 
 
@@ -102,6 +102,6 @@ def _label(code: str, types: ProductTypes | None) -> str:
     return UNKNOWN_LABEL if code == UNKNOWN else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     cut = text if len(text) <= LABEL_WIDTH else text[: LABEL_WIDTH - 1] + "…"
     return "".join(character if character.isprintable() else "?" for character in cut)
