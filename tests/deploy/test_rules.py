@@ -95,6 +95,12 @@ def test_each_alert_has_a_section_of_its_own_in_the_runbook(name: str) -> None:
     assert re.findall(r"^### (\w+)$", RUNBOOK.read_text(), re.MULTILINE).count(name) == 1
 
 
+@alert
+def test_each_section_goes_from_what_an_alert_means_to_how_to_undo_what_was_done(name: str) -> None:
+    (section,) = re.findall(rf"^### {name}\n(.*?)(?=^### |\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^- \*\*(\w+)\*\*", section, re.MULTILINE) == ["Means", "Look", "Do", "Undo"]
+
+
 def test_each_section_of_the_runbook_that_is_named_like_an_alert_has_one() -> None:
     sections = re.findall(r"^### ([A-Z][a-z]+[A-Z]\w+)$", RUNBOOK.read_text(), re.MULTILINE)
     assert set(sections) == set(ALERTS)
