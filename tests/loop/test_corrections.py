@@ -53,6 +53,22 @@ def collected(sample: Path, tmp_path: Path) -> Collected:
     return collect(words, sample, tmp_path / "retraining", reviewer_share=0.05)
 
 
+def test_words_on_earlier_types_are_words_on_what_these_are_today(sample: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(sample, tmp_path / "base"))
+    types = base / "product_types.csv"
+    kept = [line for line in types.read_text().splitlines() if line.split(",")[0] not in ("2705", "60")]
+    types.write_text("\n".join(kept) + "\n")
+    said = [word(1, "a", "anne", "2705"), word(2, "a", "paul", "10"), word(3, "b", "anne", "60")]
+    before = collect(said, sample, tmp_path / "retraining", reviewer_share=0.05)
+    assert (before.corrections, before.unknown_types) == (2, 0)
+    (base / "product_type_changes.csv").write_text("prdtypecode,becomes\n2705,10\n60,\n")
+    after = collect(said, base, tmp_path / "retraining", reviewer_share=0.05)
+    assert (after.corrections, after.unknown_types) == (1, 1)
+    assert read_corrections(tmp_path / "retraining" / CORRECTIONS_FILE)["a" * 64].agreement == 1
+    kept_words = collect([], base, tmp_path / "retraining", reviewer_share=0.05)
+    assert (kept_words.corrections, kept_words.unknown_types) == (1, 1)
+
+
 def test_the_base_stays_as_it_is_and_the_corrections_come_behind(collected: Collected, sample: Path) -> None:
     before, after = read_labelled(sample), read_labelled(collected.folder)
     assert after.head(len(before)).drop("weight").equals(before.drop("weight"))

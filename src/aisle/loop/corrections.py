@@ -55,7 +55,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a catalogue was made of. `unknown_types` are corrections to types that the catalogue does not have any more."""
+    """What a catalogue was made of. `unknown_types` are corrections to types that the catalogue has not, or no more."""
 
     folder: Path
     base_rows: int
@@ -69,15 +69,18 @@ class Collected:
 def collect(words: Iterable[Word], base: Path, out: Path, *, reviewer_share: float) -> Collected:
     """Write the catalogue to `out`, whole or not at all, from the raw folder `base` and all words of the database.
 
-    `reviewer_share`: how much of the catalogue's rows one reviewer's corrections may weigh, in (0, 1].
+    `reviewer_share`: how much of the catalogue's rows one reviewer's corrections may weigh, in (0, 1]. A word on a
+    type that has changed since is one on what that type is today.
     Raises InputError for a base that is no catalogue.
     """
     raw.check_raw_folder(base)
+    changes = raw.type_changes(base)
+    words = [replace(word, type_code=changes.now(word.type_code) or word.type_code) for word in words]
     known = read_corrections(out / CORRECTIONS_FILE)
     found = known | {one.input_hash: one for one in correct(words)}
     write_corrections(out / CORRECTIONS_FILE, found.values())
     labelled = read_labelled(base)
-    types, changes = set(choose_types(base, labelled)), raw.type_changes(base)
+    types = set(choose_types(base, labelled))
     of_today = ((one, changes.now(one.type_code)) for one in found.values())
     usable = [replace(one, type_code=now) for one, now in of_today if now is not None and now in types]
     check_replaceable(out / CATALOGUE, marker=raw.TRAIN_FILE)
