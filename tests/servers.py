@@ -164,11 +164,15 @@ def nginx(folder: Path, *ports: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, config: str) -> Iterator[str]:
-    """A Prometheus with this configuration (YAML), whose relative paths begin in `folder`; its address."""
+    """A Prometheus with this configuration (YAML), whose relative paths begin in `folder`; its address.
+
+    127.0.0.1:9090 in the configuration is Prometheus itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prometheus.yaml").write_text(config)
+    port = free_port()
+    (folder / "prometheus.yaml").write_text(config.replace("127.0.0.1:9090", f"127.0.0.1:{port}"))
     options = [f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
-    with _watching("prometheus", "prometheus", folder, *options) as url:
+    with _watching("prometheus", "prometheus", folder, *options, port=port) as url:
         yield url
 
 
@@ -200,11 +204,13 @@ def node_exporter(folder: Path, textfiles: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _watching(name: str, package: str, folder: Path, *options: str, ready: str = "/-/ready") -> Iterator[str]:
+def _watching(
+    name: str, package: str, folder: Path, *options: str, ready: str = "/-/ready", port: int | None = None
+) -> Iterator[str]:
     """One of Prometheus' programs, once it is ready."""
     program = find_program(name, package)
     folder.mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{port or free_port()}"
     command = [program, f"--web.listen-address={url.removeprefix('http://')}", *options]
     with _running(command, folder, dict(os.environ), signal.SIGTERM, None) as process:
         _wait(process, lambda: _answers(f"{url}{ready}"), folder)

@@ -33,6 +33,10 @@ JOB = "aisle"
 # Not "stage": the gateway puts it on every figure, over a label of the same name.
 GROUPED_BY = "verb"
 PUSH_SECONDS = 5
+LAST = {
+    "success": "aisle_stage_last_success_timestamp_seconds",
+    "failure": "aisle_stage_last_failure_timestamp_seconds",
+}
 
 
 class Figures(Collector):
@@ -86,8 +90,7 @@ def _end(
     seconds: float,
     now: float,
 ) -> None:
-    when = f"aisle_stage_last_{outcome}_timestamp_seconds"
-    figures.set(when, now, f"When the stage last ended in {outcome}.", stage=name)
+    figures.set(LAST[outcome], now, f"When the stage last ended in {outcome}.", stage=name)
     took = "How long the stage took the last time, however it ended."
     figures.set("aisle_stage_duration_seconds", seconds, took, stage=name)
     try:
