@@ -55,7 +55,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a catalogue was made of. `unknown_types` are corrections to types that the catalogue has not, or no more."""
+    """What a catalogue was made of. `unknown_types`: corrections to types that it has not, or no more."""
 
     folder: Path
     base_rows: int
