@@ -161,6 +161,16 @@ class TestDashboard:
         assert set(re.findall(r"docs/operations\.md#([\w-]+)", file.read_text())) <= sections
 
 
+def test_a_panel_that_the_operations_page_sends_people_to_is_there() -> None:
+    page = " ".join((REPOSITORY / "docs/operations.md").read_text().split())
+    titles = {content["title"]: {panel["title"] for panel in content["panels"]} for content in map(dashboard, FILES)}
+    named = re.findall(r"dashboard \*([^*]+)\*(?:, \"([^\"]+)\")?", page)
+    assert named
+    for of, panel in named:
+        assert not panel or panel in titles[of], panel
+    assert {of for of, _ in named} <= set(titles)
+
+
 def test_each_metric_that_is_asked_for_is_one_that_somebody_tells() -> None:
     known = of_our_code() | recorded()
     for query in queries():
