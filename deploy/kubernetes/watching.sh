@@ -42,6 +42,7 @@ made() { kubectl --namespace "$namespace" create "$@" --dry-run=client --output=
 echo ---
 made secret generic aisle-alertmanager --from-file="$deploy/prometheus/alertmanager.yaml"
 echo ---
-# Grafana's sidecar looks for the label.
+# Grafana's sidecar looks for the label, and puts the files into the folder that the annotation names.
 made configmap aisle-dashboards --from-file="$deploy/grafana/dashboards" |
-  kubectl label --local --filename - --output=yaml grafana_dashboard=1
+  kubectl label --local --filename - --output=yaml grafana_dashboard=1 |
+  kubectl annotate --local --filename - --output=yaml grafana_folder=aisle

@@ -687,9 +687,11 @@ def test_the_names_in_the_routes_lead_to_the_services(watching: Rendered, tmp_pa
         assert int(port) in {one["port"] for one in found["spec"]["ports"]}
 
 
-def test_grafana_is_given_every_dashboard(watching: Rendered) -> None:
+def test_grafana_is_given_every_dashboard_in_a_folder_of_their_own(watching: Rendered) -> None:
     (found,) = watching.of("ConfigMap")
     assert found["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    values = YAML(typ="safe", pure=True).load(ROOT / "charts/monitoring.yaml")["grafana"]["sidecar"]["dashboards"]
+    assert found["metadata"]["annotations"] == {values["folderAnnotation"]: "aisle"}
     folder = REPOSITORY / "deploy/grafana/dashboards"
     assert found["data"] == {file.name: file.read_text() for file in folder.iterdir()}
 
