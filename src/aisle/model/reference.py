@@ -91,10 +91,11 @@ class Words:
 
     def unknown_in(self, texts: Sequence[str]) -> Array:
         """n: the share of the text's words that no text had which was learnt from; NaN without words."""
+        known = set(self.known.tolist())
         shares = np.full(len(texts), np.nan, dtype=np.float32)
         for row, text in enumerate(texts):
-            if words := words_of(text):
-                shares[row] = 1 - np.isin(_hashes(words), self.known).mean()
+            if hashes := _hashes(words_of(text)).tolist():
+                shares[row] = sum(one not in known for one in hashes) / len(hashes)
         return shares
 
 
@@ -122,6 +123,23 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.components)
+
+    def at(self, rows: NDArray[np.intp]) -> Observations:
+        return Observations(
+            {name: values[rows] for name, values in self.numbers.items()},
+            {name: tuple(values[row] for row in rows.tolist()) for name, values in self.names.items()},
+            {field: flags[rows] for field, flags in self.words.items()},
+            self.components[rows],
+        )
+
+    def joined(self, others: Observations) -> Observations:
+        """These products, and then the others, which have the same columns."""
+        return Observations(
+            {name: np.concatenate([values, others.numbers[name]]) for name, values in self.numbers.items()},
+            {name: (*values, *others.names[name]) for name, values in self.names.items()},
+            {field: np.concatenate([flags, others.words[field]]) for field, flags in self.words.items()},
+            np.concatenate([self.components, others.components]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 FEWEST_PRODUCTS = 100
 """A smaller window or reference says too little."""
+FEWEST_OF_A_NAME = 5
+"""Rarer languages and types are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def feature_names(reference: Reference) -> list[str]:
 
 def features_of(window: Observations, reference: Reference, bins: int) -> Iterator[tuple[Group, Feature]]:
     """What is compared: all rows of the window, and then those of the reference."""
-    both = _Both(window, reference.rows, bins)
+    both = _Columns(window.joined(reference.rows), bins)
     for part in (TITLE, DESCRIPTION):
         yield "text", both.missing(f"{part}_missing", both.number(f"{part}_length"))
         yield "text", both.numeric(f"{part}_length", both.number(f"{part}_length"))
@@ -136,15 +138,15 @@ def features_of(window: Observations, reference: Reference, bins: int) -> Iterat
     yield "predictions", both.numeric("confidence", both.number("confidence"))
 
 
-class _Both:
-    """Window and reference, one below the other."""
+class _Columns:
+    """Features of all products, those of the window and then those of the reference."""
 
-    def __init__(self, window: Observations, reference: Observations, bins: int) -> None:
-        self._samples = (window, reference)
+    def __init__(self, products: Observations, bins: int) -> None:
+        self._products = products
         self._bins = bins
 
     def number(self, name: str) -> Array:
-        return np.concatenate([one.numbers[name] for one in self._samples])
+        return self._products.numbers[name]
 
     def missing(self, name: str, values: Array) -> Feature:
         gone = np.isnan(values)
@@ -154,20 +156,20 @@ class _Both:
         return Feature(name, binned(values, self._bins), ~np.isnan(values))
 
     def named(self, name: str) -> Feature:
-        _, columns = one_of([value for one in self._samples for value in one.names[name]], fewest=5)
+        _, columns = one_of(self._products.names[name], fewest=FEWEST_OF_A_NAME)
         return Feature(name, columns, columns.sum(axis=1) > 0)
 
     def words(self, name: str, part: str) -> Feature:
         """Of the texts that are there; a text without a frequent word is a column of its own."""
         there = ~np.isnan(self.number(f"{part}_length"))
-        words = np.concatenate([one.words[part] for one in self._samples])
+        words = self._products.words[part]
         none = there & ~words.any(axis=1)
         return Feature(name, np.hstack([words, none[:, None]]), there, free=True)
 
     def embedding(self, name: str) -> Feature:
-        values = np.concatenate([one.components for one in self._samples])
+        values = self._products.components
         parts = [binned(values[:, part], self._bins) for part in range(values.shape[1])]
-        return Feature(name, np.hstack(parts), np.isfinite(values).all(axis=1), parts=len(parts))
+        return Feature(name, np.hstack(parts), ~np.isnan(values.sum(axis=1)), parts=len(parts))
 
 
 def _unusual(features: Sequence[Feature], first: int) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ A feature is a set of columns that are 0 or 1, so that all deals are counted by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,15 @@ Flags = NDArray[np.bool_]
 FEWEST_ROWS = 10
 """Of fewer rows that have the feature in one of the samples nothing is said of it."""
 DEALS_FOR_BIAS = 200
+SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
     """`columns` is n x columns, a row without the feature has no 1.
 
-    The columns are `parts` sets of which a row has one each (the bins of a number), or, `free`, each of them is or is
-    not (the words of a text).
+    The columns are `parts` sets of equal size of which a row has one each (the bins of a number), or, `free`, each of
+    them is or is not (the words of a text).
     """
 
     name: str
@@ -44,7 +45,8 @@ class Feature:
 class Difference:
     """How far a feature is apart in two samples.
 
-    `effect` is the Jensen-Shannon distance, 0 (same) to 1 (nothing in common), less what chance makes it on average.
+    `effect` is the Jensen-Shannon distance, 0 (same) to 1 (nothing in common), less what chance makes it on average;
+    of several parts, of the one that is farthest apart.
     """
 
     effect: float
@@ -57,11 +59,8 @@ def differences(features: Sequence[Feature], first: int, *, deals: int, seed: in
     if not features:
         return []
     members = _members(len(features[0].observed), first, deals, np.random.default_rng(seed))
-    statistics, effects = [], []
-    for feature in features:
-        counts = _Counts.of(feature, members)
-        statistics.append(counts.statistic())
-        effects.append(counts.effect())
+    counted = [_Counts.of(*one) for one in _count(features, members)]
+    statistics, effects = [one.statistic() for one in counted], [one.effect() for one in counted]
     p_values = np.stack([_p_values(one) for one in statistics], axis=1)  # deals x features
     adjusted = _step_down(p_values)
     return [
@@ -104,6 +103,24 @@ def _members(rows: int, first: int, deals: int, chance: np.random.Generator) -> 
     return members
 
 
+def _count(
+    features: Sequence[Feature], members: NDArray[np.float32]
+) -> Iterator[tuple[Feature, NDArray[np.intp], Array, Array]]:
+    """Of each feature the columns that have a one; and deals x (rows that have it, ones in each of those columns) of
+    the first sample, and of both. All in one product of matrices."""
+    used = [np.flatnonzero(one.columns.any(axis=0)) for one in features]
+    blocks = [
+        np.hstack([one.observed[:, None], one.columns[:, columns]])
+        for one, columns in zip(features, used, strict=True)
+    ]
+    together = np.hstack(blocks).astype(np.float32)
+    counts, totals = (members @ together).astype(np.float64), together.sum(axis=0, dtype=np.float64)
+    end = 0
+    for feature, columns, block in zip(features, used, blocks, strict=True):
+        begin, end = end, end + block.shape[1]
+        yield feature, columns, counts[:, begin:end], totals[begin:end]
+
+
 @dataclass(frozen=True, slots=True)
 class _Counts:
     """Of one feature: how many rows, and how many ones in each column, the samples have, deal by deal."""
@@ -111,13 +128,14 @@ class _Counts:
     feature: Feature
     rows: tuple[Array, Array]  # deals x 1
     ones: tuple[Array, Array]  # deals x columns
+    starts: NDArray[np.intp]  # the first column of each part
 
     @classmethod
-    def of(cls, feature: Feature, members: NDArray[np.float32]) -> _Counts:
-        columns = feature.columns[:, feature.columns.any(axis=0)].astype(np.float32)
-        observed = feature.observed.astype(np.float32)[:, None]
-        ones, rows = (members @ columns).astype(np.float64), (members @ observed).astype(np.float64)
-        return cls(feature, (rows, observed.sum() - rows), (ones, columns.sum(axis=0) - ones))
+    def of(cls, feature: Feature, columns: NDArray[np.intp], first: Array, both: Array) -> _Counts:
+        part_of = columns * feature.parts // max(feature.columns.shape[1], 1)
+        starts = np.unique(part_of, return_index=True)[1]
+        second = both - first
+        return cls(feature, (first[:, :1], second[:, :1]), (first[:, 1:], second[:, 1:]), starts)
 
     def statistic(self) -> Array:
         """deals: chi-squared, by Pearson; of free columns, of each by itself, summed."""
@@ -130,28 +148,27 @@ class _Counts:
         return np.where(self._enough(), terms.sum(axis=1) * (here * there / np.maximum(total, 1))[:, 0], 0.0)
 
     def effect(self) -> float:
-        """The distance as the samples are."""
-        divergence = np.where(self._enough(), self._divergence(), 0.0)
-        return float(np.sqrt(max(divergence[0] - divergence[1 : 1 + DEALS_FOR_BIAS].mean(), 0.0)))
+        """The distance as the samples are; of several parts, of the one that is farthest apart."""
+        divergence = np.where(self._enough()[: 1 + DEALS_FOR_BIAS], self._divergence(), 0.0)
+        return float(np.sqrt(max(divergence[0] - divergence[1:].mean(), 0.0)))
 
     def _enough(self) -> Flags:
         enough: Flags = (np.minimum(*self.rows) >= FEWEST_ROWS)[:, 0]
         return enough
 
     def _divergence(self) -> Array:
-        """deals: Jensen-Shannon, base 2, the mean of all parts; free columns are one distribution."""
-        shares = [ones[: 1 + DEALS_FOR_BIAS] for ones in self.ones]
-        shares = [ones / np.maximum(ones.sum(axis=1, keepdims=True), 1) for ones in shares]
-        middle = (shares[0] + shares[1]) / 2
-        found = np.zeros(len(self.rows[0]))
-        parts = [np.where(one > 0, one * np.log2(np.maximum(one, 1e-12) / middle), 0.0) for one in shares]
-        found[: len(middle)] = (parts[0] + parts[1]).sum(axis=1) / 2
-        return found
+        """The first deals: Jensen-Shannon, base 2, the largest of all parts; free columns are one distribution."""
+        ones = [one[: 1 + DEALS_FOR_BIAS] for one in self.ones]
+        shares = [one / np.maximum(one.sum(axis=1, keepdims=True) / self.feature.parts, 1) for one in ones]
+        middle = np.maximum((shares[0] + shares[1]) / 2, SMALLEST)
+        terms = sum(one * np.log2(np.maximum(one, SMALLEST) / middle) for one in shares) / 2
+        return np.add.reduceat(terms, self.starts, axis=1).max(axis=1) if len(self.starts) else np.zeros(len(terms))
 
 
 def _p_values(statistics: Array) -> Array:
     """deals: the share of deals, itself included, with a statistic at least as large."""
-    return 1 - np.searchsorted(np.sort(statistics), statistics, side="left") / len(statistics)
+    below = np.searchsorted(np.sort(statistics), statistics, side="left")
+    return (len(statistics) - below) / len(statistics)
 
 
 def _step_down(p_values: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisle.catalog import ImageTraits
-from aisle.data.images import map_bounded
+from aisle.data.images import Images, map_bounded
 from aisle.data.split import Side
 from aisle.model.calibration import Array
 from aisle.model.classifier import DESCRIPTION, TITLE, Classifier
@@ -78,18 +78,19 @@ def _traits(
     examples: Examples, side: Side, rows: Rows, chosen: NDArray[np.intp], graph: bytes | None, axes: Axes | None
 ) -> list[ImageTraits | None]:
     """Of the chosen rows' images, decoded again: their features are cached, what they look like is not."""
-    if graph is None or axes is None:
+    images = examples.prepared.images()
+    if graph is None or axes is None or images is None:
         return [None] * len(chosen)
     names, features = examples.image_names(side), rows.inputs.features
     wanted = [(names[row], features[row]) for row in chosen]
-    look = partial(_look, examples, ImageEncoder(graph), axes)
+    look = partial(_look, images, ImageEncoder(graph), axes)
     return list(map_bounded(look, wanted, threads=examples.threads))
 
 
 def _look(
-    examples: Examples, encoder: ImageEncoder, axes: Axes, wanted: tuple[str | None, Features | None]
+    images: Images, encoder: ImageEncoder, axes: Axes, wanted: tuple[str | None, Features | None]
 ) -> ImageTraits | None:
     name, features = wanted
     if name is None or features is None:
         return None
-    return replace(encoder.decode(examples.image(name))[1], components=axes.along(features))
+    return replace(encoder.decode(images.read(name))[1], components=axes.along(features))
