@@ -24,7 +24,7 @@ from aisle.model.bundle import MODEL_FILE, Bundle
 from aisle.model.predictor import Predictor
 from aisle.registry.bundles import BundleStore
 from aisle.service import aside, experiments
-from aisle.service.aside import Aside, ChallengerFailed
+from aisle.service.aside import ChallengerFailed
 from aisle.settings import Settings
 from aisle.store import audit
 from aisle.store.engine import reading
@@ -123,7 +123,7 @@ def test_a_shadow_answers_nobody_and_is_recorded_beside_the_answer(
     assert {answer["model"] for answer in (*answers, with_image)} == {bundle.version}
     wait_for(lambda: len(trial.rows(shadow_predictions)) == len(TITLES) + 1)
     said = {row["prediction_id"]: row for row in trial.rows(shadow_predictions)}
-    with aside_of(trial, other_bundle) as other:
+    with Predictor(other_bundle, threads=1) as other:
         expected = other.predict([Product(title) for title in TITLES])
     for answer, one in zip(answers, expected, strict=True):
         row = said[answer["prediction_id"]]
@@ -135,14 +135,6 @@ def test_a_shadow_answers_nobody_and_is_recorded_beside_the_answer(
     assert run.findings(trial.settings, begun).seen == len(TITLES) + 1
     shown = trial.metric('aisle_shadow_predictions_total{outcome="computed"}')
     assert shown == trial.metric("aisle_shadow_agreement_total{")
-
-
-@contextlib.contextmanager
-def aside_of(trial: Trial, bundle: Bundle, *, seconds: float = 60) -> Iterator[Aside]:
-    other = Aside(trial.store.root / bundle.version, threads=1, seconds=seconds)
-    other.start()
-    yield other
-    other.close()
 
 
 def test_a_shadow_of_a_share_is_shown_the_same_products_always(trial: Trial, other_bundle: Bundle) -> None:
@@ -256,7 +248,7 @@ def test_stopped_by_hand_everything_is_the_champions_again(
 def test_a_bad_canary_is_stopped_by_what_people_say_of_it(trial: Trial, bundle: Bundle, tmp_path: Path) -> None:
     bad = made(trial.store, bundle, tmp_path / "bad", calling_each_type_by_another_name)
     begun = trial.start("canary", bad, share=0.5)
-    with aside_of(trial, bundle) as right:
+    with Predictor(bundle, threads=1) as right:
         number = 0
         while trial.now(begun).outcome is None:
             title = f"{TITLES[number % 5]} {number}"
@@ -391,15 +383,11 @@ class Challenger:
     def __call__(self, *_: object, **__: object) -> Challenger:
         return self
 
-    def start(self) -> None: ...
+    async def start(self) -> None: ...
 
     def close(self) -> None: ...
 
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[Challenger]:
-        yield self
-
-    def predict(self, products: Sequence[Product]) -> list[Any]:
+    async def predict(self, products: Sequence[Product]) -> list[Any]:
         return [self._answer] * len(products)
 
 

@@ -1,37 +1,46 @@
 """The challenger in a process of its own: it may crash, hang or grow, and the service goes on without it.
 
     aside = Aside(path, threads=1, seconds=5)
-    aside.start()                    # the bundle is loaded there, and gave its known answer
-    [outcome] = aside.predict([product])
+    await aside.start()                    # the bundle is loaded there, and gave its known answer
+    [outcome] = await aside.predict([product])
 
 Whoever does not answer within `seconds` is killed. A process that has ended is started again while nobody waits for
 it; until then every product is one that the challenger failed at. In the background it computes when no other process
 wants to; in any case it is the first to be killed when memory runs out.
+
+Both sides send pickles over a pair of sockets that nobody else has: the process is this very program.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import queue
+import pickle
+import select
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
 
 from aisle.catalog import Prediction, Product, ProductType
 from aisle.errors import BundleError, InputError
 from aisle.logs import get_logger
+from aisle.service.batching import Batching
 
 START_SECONDS = 120
 """To load a bundle on a machine that has other things to do."""
+PAUSE_SECONDS = 2
+"""Before the next attempt to start one that could not be started again."""
 STDERR = 2
+LENGTH = struct.Struct("!Q")
 
 
 class ChallengerFailed(Exception):
@@ -39,116 +48,146 @@ class ChallengerFailed(Exception):
 
 
 class NotReady(ChallengerFailed):
-    """Its process is being started again."""
+    """Its process is being started again, or was ended by the service."""
 
 
 class Aside:
-    """`predict` and `timed` are for one thread at a time, `close` for any."""
+    """For one event loop, and one call at a time; `close` may be called during another one."""
 
     def __init__(self, path: Path, *, threads: int, seconds: float, in_background: bool = False) -> None:
         self._command = [sys.executable, "-m", __name__, str(path), str(threads), str(int(in_background))]
         self._path = path
         self._seconds = seconds
-        self._lock = threading.Lock()
         self._is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-        self._restarting: threading.Thread | None = None
+        self._line: _Line | None = None
+        self._is_ready = False
+        self._restarting: asyncio.Task[None] | None = None
         self._not_started: str | None = None
         self.types: Mapping[str, ProductType] = {}
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Raises BundleError with the challenger's words where it is not fit to serve."""
         here, there = socket.socketpair()
-        with there:
-            # Its own session: whoever interrupts the service at a terminal interrupts the service alone.
-            process = subprocess.Popen(  # noqa: S603
-                self._command, stdin=there.fileno(), stdout=STDERR, start_new_session=True
-            )
-        seconds, microseconds = divmod(max(int(self._seconds * 1e6), 1), 10**6)  # 0 would be for ever
-        for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            here.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", seconds, microseconds))
-        connection = Connection(here.detach())
+        self._process = process = await run_in_threadpool(self._open, there)
+        self._line = line = await _Line.over(here)
         try:
-            self.types = self._greeted(process, connection)
+            async with asyncio.timeout(START_SECONDS):
+                refusal, types = await line.receive()
+        except TimeoutError:
+            refusal, types = f"it is not ready within {START_SECONDS} s", {}
+        except (OSError, EOFError):
+            self._kill()
+            refusal, types = f"its process ends while it is loaded, with code {process.returncode}", {}
         except BaseException:
-            _end(process)
+            self._kill()
             raise
-        with self._lock:
-            self._process, self._connection = process, connection
-        if self._is_closed:
-            self.close()
+        if refusal is not None:
+            self._kill()
+            raise BundleError(refusal, where=self._path)
+        self._is_ready, self.types = True, types
 
-    def predict(self, products: Sequence[Product]) -> list[Prediction | Exception]:
+    async def predict(self, products: Sequence[Product]) -> list[Prediction | Exception]:
         """ChallengerFailed for a product that it failed at, InputError for one that it cannot use."""
-        return self.timed(products)[0]
+        said, _ = await self.timed(products)
+        return said
 
-    def timed(self, products: Sequence[Product]) -> tuple[list[Prediction | Exception], float | None]:
+    async def timed(self, products: Sequence[Product]) -> tuple[list[Prediction | Exception], float | None]:
         """The same, and the seconds of processor time that it took, None where it did not answer."""
-        connection = self._connection
-        if connection is None:
+        if self._line is None or not self._is_ready:
             reason, self._not_started = self._not_started, None
             self._restart()
             failure = ChallengerFailed(reason) if reason else NotReady("it is being started again")
             return [failure] * len(products), None
         try:
-            connection.send(list(products))
-            answers, seconds = connection.recv()
-        except (OSError, EOFError) as error:
-            late = isinstance(error, BlockingIOError)
-            reason = f"no answer within {self._seconds:g} s" if late else "its process has ended"
-            self._drop(reason)
-            return [ChallengerFailed(reason)] * len(products), None
+            async with asyncio.timeout(self._seconds):
+                answers, seconds = await self._line.ask(list(products))
+        except TimeoutError:
+            return self._lost(products, f"no answer within {self._seconds:g} s")
+        except (OSError, EOFError):
+            return self._lost(products, "its process has ended")
+        except BaseException:
+            self._kill()  # half an answer may be on the way
+            raise
         return [_outcome(one) for one in answers], seconds
-
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[Aside]:
-        """As a champion is lent."""
-        yield self
 
     def close(self) -> None:
         self._is_closed = True
-        with self._lock:
-            process, self._process = self._process, None
-        if process is not None:
-            _end(process)
+        if self._restarting is not None:
+            self._restarting.cancel()
+        self._kill()
 
-    def _greeted(self, process: subprocess.Popen[bytes], connection: Connection) -> Mapping[str, ProductType]:
-        """The types that it knows."""
-        if not connection.poll(START_SECONDS):
-            raise BundleError(f"it is not ready within {START_SECONDS} s", where=self._path)
-        try:
-            refusal, types = connection.recv()
-        except (OSError, EOFError):
-            _end(process)
-            reason = f"its process ends while it is loaded, with code {process.returncode}"
-            raise BundleError(reason, where=self._path) from None
-        if refusal is not None:
-            raise BundleError(refusal, where=self._path)
-        found: Mapping[str, ProductType] = types
-        return found
+    def _open(self, there: socket.socket) -> subprocess.Popen[bytes]:
+        with there:
+            # A group of its own: whoever interrupts the service at a terminal interrupts the service alone. And no
+            # session of its own: Linux shares the processor out among sessions, and priorities count only inside.
+            return subprocess.Popen(self._command, stdin=there.fileno(), stdout=STDERR, process_group=0)  # noqa: S603
 
-    def _drop(self, reason: str) -> None:
-        with self._lock:
-            process, self._process, self._connection = self._process, None, None
+    def _kill(self) -> None:
+        process, line, self._process, self._line = self._process, self._line, None, None
+        self._is_ready = False
+        if line is not None:
+            line.close()
         if process is not None:
-            _end(process)
-        if not self._is_closed:
-            get_logger(__name__).error("challenger lost", path=str(self._path), reason=reason)
-            self._restart()
+            process.kill()
+            process.wait()
+
+    def _lost(self, products: Sequence[Product], reason: str) -> tuple[list[Prediction | Exception], None]:
+        self._kill()
+        if self._is_closed:
+            return [NotReady("it is not wanted any more")] * len(products), None
+        get_logger(__name__).error("challenger lost", path=str(self._path), reason=reason)
+        self._restart()
+        return [ChallengerFailed(reason)] * len(products), None
 
     def _restart(self) -> None:
-        if self._is_closed or (self._restarting is not None and self._restarting.is_alive()):
-            return
-        self._restarting = threading.Thread(target=self._start_again, name="challenger", daemon=True)
-        self._restarting.start()
+        if not self._is_closed and (self._restarting is None or self._restarting.done()):
+            self._restarting = asyncio.create_task(self._start_again())
 
-    def _start_again(self) -> None:
+    async def _start_again(self) -> None:
         try:
-            self.start()
+            await self.start()
         except (BundleError, OSError) as error:
             get_logger(__name__).error("challenger not started again", reason=str(error))
             self._not_started = str(error)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+class ChallengerQueue(Batching):
+    """The queue before a challenger."""
+
+    def __init__(self, challenger: Aside, *, size: int, batch: int, seconds: float) -> None:
+        super().__init__(size=size, batch=batch, seconds=seconds)
+        self._challenger = challenger
+
+    async def outcomes(self, products: Sequence[Product]) -> Sequence[Prediction | Exception]:
+        return await self._challenger.predict(products)
+
+
+class _Line:
+    """Objects over a socket, the service's end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, here: socket.socket) -> _Line:
+        return cls(*await asyncio.open_unix_connection(sock=here))
+
+    async def ask(self, value: object) -> Any:
+        data = pickle.dumps(value)
+        self._writer.write(LENGTH.pack(len(data)) + data)
+        await self._writer.drain()
+        return await self.receive()
+
+    async def receive(self) -> Any:
+        """Raises EOFError, as `asyncio.IncompleteReadError` is one, where the other end is closed."""
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        return pickle.loads(await self._reader.readexactly(length))  # noqa: S301
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _outcome(answer: Prediction | str | None) -> Prediction | Exception:
@@ -157,43 +196,36 @@ def _outcome(answer: Prediction | str | None) -> Prediction | Exception:
     return ChallengerFailed(answer) if isinstance(answer, str) else answer
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-
-
 # What follows runs in the process of the challenger.
 
 
 def main(path: str, threads: str, in_background: str) -> None:
     _prefer_others(in_background=in_background == "1")
-    connection, inbox = Connection(0), queue.SimpleQueue[list[Product]]()
+    threading.Thread(target=_end_with_the_service, daemon=True).start()
+    service = socket.socket(fileno=0)
+    received = service.makefile("rb")
     from aisle.model.bundle import label_of  # noqa: PLC0415  the service's side does not need what predicts
     from aisle.model.known_answer import load_checked  # noqa: PLC0415
 
     try:
         predictor = load_checked(Path(path), threads=int(threads))
     except Exception as error:  # noqa: BLE001  whatever a bundle brings
-        connection.send((str(error), {}))
+        _send(service, (str(error), {}))
         return
     table = predictor.bundle.types()
     types = {code: label_of(table, code) for code in (*table, *predictor.classifier.codes)}
-    connection.send((None, types))
-    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    while True:
-        products = inbox.get()
+    _send(service, (None, types))
+    while head := received.read(LENGTH.size):
+        (length,) = LENGTH.unpack(head)
+        products = pickle.loads(received.read(length))  # noqa: S301
         started = time.process_time()
         answers = _answers(predictor, products)
-        connection.send((answers, time.process_time() - started))
+        _send(service, (answers, time.process_time() - started))
 
 
-def _receive(connection: Connection, inbox: queue.SimpleQueue[list[Product]]) -> None:
-    """End with the service, whatever is being computed."""
-    try:
-        while True:
-            inbox.put(connection.recv())
-    except (OSError, EOFError):
-        os._exit(0)
+def _send(service: socket.socket, value: object) -> None:
+    data = pickle.dumps(value)
+    service.sendall(LENGTH.pack(len(data)) + data)
 
 
 def _answers(predictor: Any, products: Sequence[Product]) -> list[Prediction | str | None]:
@@ -205,6 +237,14 @@ def _answers(predictor: Any, products: Sequence[Product]) -> list[Prediction | s
             return [f"{type(error).__name__}: {error}"]
         return [answer for product in products for answer in _answers(predictor, [product])]
     return [None if isinstance(one, InputError) or one.image_error is not None else one for one in outcomes]
+
+
+def _end_with_the_service() -> None:
+    """Whatever is being computed: the other end of the socket is closed when the service ends, however it does."""
+    watching = select.poll()
+    watching.register(0, select.POLLHUP)
+    watching.poll()
+    os._exit(0)
 
 
 def _prefer_others(*, in_background: bool) -> None:

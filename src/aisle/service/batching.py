@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from aisle.catalog import Product
 from aisle.errors import InputError
 from aisle.model.predictor import Outcome
+from aisle.service.champion import Champion
 from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH, QUEUE_INSIDE
 
 
@@ -29,16 +29,6 @@ class TooLate(Exception):
     """The prediction waited longer than it may."""
 
 
-class Predicts(Protocol):
-    def predict(self, products: Sequence[Product], /) -> Sequence[Outcome | Exception]: ...
-
-
-class Lends(Protocol):
-    """Who has the model: a champion, or whoever stands in its place."""
-
-    def lend(self) -> AbstractContextManager[Predicts]: ...
-
-
 @dataclass(frozen=True)
 class _Waiting:
     product: Product
@@ -46,15 +36,14 @@ class _Waiting:
     answer: asyncio.Future[Outcome]
 
 
-class BatchingQueue:
+class Batching(ABC):
     """Start it and stop it in the event loop that predicts.
 
     `size` requests may be inside, from when their body is read; a prediction may wait `seconds`; at most `batch` are
     computed together. It is `idle` while nothing waits or is computed.
     """
 
-    def __init__(self, champion: Lends, *, size: int, batch: int, seconds: float) -> None:
-        self._champion = champion
+    def __init__(self, *, size: int, batch: int, seconds: float) -> None:
         self._size = size
         self._batch = batch
         self._seconds = seconds
@@ -63,8 +52,11 @@ class BatchingQueue:
         self._something = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._worker: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def outcomes(self, products: Sequence[Product]) -> Sequence[Outcome | Exception]:
+        """What is said of each product of a batch; never raises for one of them."""
 
     @property
     def is_full(self) -> bool:
@@ -100,7 +92,6 @@ class BatchingQueue:
             waiting.answer.cancel()
         QUEUE_DEPTH.dec(len(self._waiting))
         self._waiting.clear()
-        self._thread.shutdown()
 
     async def predict(self, product: Product) -> Outcome:
         """For whoever has a place. Raises TooLate when nobody came to it in time."""
@@ -118,7 +109,7 @@ class BatchingQueue:
             await self._something.wait()
             batch = self._take(loop.time)
             if batch:
-                await self._compute(batch, loop)
+                await self._compute(batch)
             if not self._waiting:
                 self._something.clear()
                 self.idle.set()
@@ -137,10 +128,10 @@ class BatchingQueue:
                 batch.append(waiting)
         return batch
 
-    async def _compute(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+    async def _compute(self, batch: list[_Waiting]) -> None:
         BATCH_SIZE.observe(len(batch))
         try:
-            outcomes = await loop.run_in_executor(self._thread, self._predict, batch)
+            outcomes = await self.outcomes([waiting.product for waiting in batch])
         except asyncio.CancelledError:
             for waiting in batch:
                 waiting.answer.cancel()
@@ -153,12 +144,27 @@ class BatchingQueue:
             else:
                 waiting.answer.set_result(outcome)
 
-    def _predict(self, batch: list[_Waiting]) -> list[Outcome | Exception]:
-        products = [waiting.product for waiting in batch]
+
+class BatchingQueue(Batching):
+    """The queue before the champion, which computes in one thread."""
+
+    def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float) -> None:
+        super().__init__(size=size, batch=batch, seconds=seconds)
+        self._champion = champion
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._thread.shutdown()
+
+    async def outcomes(self, products: Sequence[Product]) -> Sequence[Outcome | Exception]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, products)
+
+    def _predict(self, products: Sequence[Product]) -> list[Outcome | Exception]:
         with self._champion.lend() as predictor:
             try:
                 return [*predictor.predict(products)]
             except Exception as error:  # noqa: BLE001  a product that breaks the model must not break its neighbours
                 if len(products) == 1:
                     return [error]
-                return [one for waiting in batch for one in self._predict([waiting])]
+                return [one for product in products for one in self._predict([product])]

@@ -29,7 +29,7 @@ from aisle.experiments.judge import Rules, Verdict, judge
 from aisle.logs import get_logger
 from aisle.model.predictor import Outcome as Said
 from aisle.registry.bundles import BundleStore
-from aisle.service.aside import Aside
+from aisle.service.aside import Aside, ChallengerQueue
 from aisle.service.batching import BatchingQueue, TooLate
 from aisle.service.champion import Champion
 from aisle.service.metrics import (
@@ -68,7 +68,7 @@ class Answered:
 class _Running:
     experiment: Experiment
     challenger: Aside
-    queue: BatchingQueue | None  # of a challenger that answers
+    queue: ChallengerQueue | None  # of a challenger that answers
     shadow: Shadow | None  # of one that is shown
 
     @property
@@ -159,11 +159,12 @@ class Experiments:
 
     async def stop(self) -> None:
         if self._running is not None:
+            self._running.challenger.close()
             await self._leave(self._running)
 
     # Answers
 
-    async def _by_challenger(self, product: Product, queue: BatchingQueue) -> Said:
+    async def _by_challenger(self, product: Product, queue: ChallengerQueue) -> Said:
         """The champion answers for a challenger that fails, is too slow, or finds nothing that it can use."""
         try:
             said = await queue.predict(product)
@@ -221,7 +222,7 @@ class Experiments:
             in_background=is_shadow,
         )
         try:
-            await run_in_threadpool(challenger.start)
+            await challenger.start()
         except (BundleError, OSError) as error:
             await run_in_threadpool(self._end, experiment, Outcome.WORSE, "errors", f"it cannot serve: {error}")
             return
@@ -230,7 +231,7 @@ class Experiments:
             running.shadow = Shadow(challenger, self._queue, self._recorder)
             running.shadow.start()
         else:
-            running.queue = BatchingQueue(
+            running.queue = ChallengerQueue(
                 challenger, size=settings.queue_size, batch=settings.batch_size, seconds=seconds / 2
             )
             running.queue.start()
@@ -247,7 +248,7 @@ class Experiments:
         if running.queue is not None:
             await running.queue.idle.wait()
             await running.queue.stop()
-        await run_in_threadpool(running.challenger.close)
+        running.challenger.close()
         if running.shadow is not None:
             await running.shadow.stop()
         get_logger(__name__).info("experiment left", id=running.experiment.id)

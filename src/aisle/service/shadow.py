@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 from aisle.catalog import Prediction, Product
 from aisle.service.aside import Aside, NotReady
@@ -30,7 +29,6 @@ class Shadow:
         self._recorder = recorder
         self._waiting: deque[tuple[Product, PredictionRecord]] = deque()
         self._something = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -43,7 +41,6 @@ class Shadow:
             await asyncio.gather(self._worker, return_exceptions=True)
         SHADOW_PREDICTIONS.labels("dropped").inc(len(self._waiting))
         self._waiting.clear()
-        self._thread.shutdown()
 
     def show(self, product: Product, record: PredictionRecord) -> None:
         """A product, and the record of what the champion said of it, which is on its way to the database."""
@@ -54,14 +51,13 @@ class Shadow:
         self._something.set()
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._something.wait()
             await self._queue.idle.wait()
             product, record = self._waiting.popleft()
             if not self._waiting:
                 self._something.clear()
-            [said], seconds = await loop.run_in_executor(self._thread, self._challenger.timed, [product])
+            [said], seconds = await self._challenger.timed([product])
             self._keep(record, said, seconds)
 
     def _keep(self, record: PredictionRecord, said: Prediction | Exception, seconds: float | None) -> None:
