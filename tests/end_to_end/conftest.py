@@ -113,9 +113,10 @@ def store(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> BundleSto
 
 
 def contents(folder: Path) -> Files:
-    """Every file below a folder but the logs and the cache: what a command that refuses its input must not touch."""
+    """Every file below a folder but logs, cache and figures: what a command that refuses its input must not touch."""
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in names.items() if not name.startswith(("logs/", "data/cache/"))}
+    others = ("logs/", "data/cache/", "data/metrics/")
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith(others)}
 
 
 def leftovers(folder: Path) -> list[Path]:
