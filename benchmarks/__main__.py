@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, first_run, networks, real_catalogue, scale, service, startup
+from benchmarks import bulk, drift, first_run, networks, real_catalogue, scale, service, shadow, startup
 from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
@@ -19,7 +19,9 @@ BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "real_catalogue": real_catalogue.run,
     "bulk": bulk.run,
     "service": service.run,
+    "shadow": shadow.run,
     "networks": networks.run,
+    "drift": drift.run,
     "scale": scale.run,
     "first_run": first_run.run,
 }
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--real", type=Path, default=ROOT.parent / "shared" / "rakuten", help="folder of the real catalogue"
     )
-    parser.add_argument("--model", default="", help="bulk, service: a bundle to use instead of training one")
+    parser.add_argument("--model", default="", help="bulk, service, shadow: a bundle to use instead of training one")
     parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
     parser.add_argument(
         "--images", type=int, default=0, help="networks: so many products have an image (default: all)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -67,6 +68,9 @@ class Trial:
         with reading(self.service.engine) as connection:
             return list(connection.execute(select(table)).mappings())
 
+    def wait_for_shadows(self, count: int) -> None:
+        wait_for(lambda: len(self.rows(shadow_predictions)) == count)
+
     def metric(self, line: str) -> float:
         lines = self.service.client.get("/metrics").text.splitlines()
         return sum(float(one.rpartition(" ")[2]) for one in lines if one.startswith(line))
@@ -121,7 +125,7 @@ def test_a_shadow_answers_nobody_and_is_recorded_beside_the_answer(
     answers = [trial.ask(title) for title in TITLES]
     with_image = trial.service.post("/predict", data={"designation": "Piscine"}, files={"image": photo}).json()
     assert {answer["model"] for answer in (*answers, with_image)} == {bundle.version}
-    wait_for(lambda: len(trial.rows(shadow_predictions)) == len(TITLES) + 1)
+    trial.wait_for_shadows(len(TITLES) + 1)
     said = {row["prediction_id"]: row for row in trial.rows(shadow_predictions)}
     with Predictor(other_bundle, threads=1) as other:
         expected = other.predict([Product(title) for title in TITLES])
@@ -145,6 +149,24 @@ def test_a_shadow_of_a_share_is_shown_the_same_products_always(trial: Trial, oth
     shown = {row["prediction_id"] for row in trial.rows(shadow_predictions)}
     keys = [row["product_key"] for row in trial.rows(predictions) if row["id"] in shown]
     assert 0 < len(set(keys)) < 20
+
+
+def test_types_that_one_of_the_two_does_not_know_say_nothing_about_agreement(
+    trial: Trial, bundle: Bundle, tmp_path: Path
+) -> None:
+    def with_types_of_its_own(folder: Path) -> None:
+        new = {code: f"new {code}" for code in json.loads((folder / MODEL_FILE).read_text())["codes"]}
+        change_table(folder, MODEL_FILE, lambda model: model.update(codes=list(new.values())))
+        table = "".join(f"{code},{code}\n" for code in new.values())
+        replace_file(folder, "product_types.csv", f"prdtypecode,label\n{table}".encode())
+
+    begun = trial.start("shadow", made(trial.store, bundle, tmp_path / "new", with_types_of_its_own))
+    for number in range(12):
+        trial.ask(f"Piscine {number}")
+        trial.wait_for_shadows(number + 1)
+    assert {row["agrees"] for row in trial.rows(shadow_predictions)} == {None}
+    found = run.findings(trial.settings, begun)
+    assert (found.seen, found.agreement, found.worse_in) == (12, None, None)
 
 
 def test_a_bad_shadow_is_stopped_by_itself_and_the_champion_goes_on(

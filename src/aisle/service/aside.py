@@ -163,6 +163,9 @@ class ChallengerQueue(Batching):
     async def outcomes(self, products: Sequence[Product]) -> Sequence[Prediction | Exception]:
         return await self._challenger.predict(products)
 
+    def _given_up(self, reason: str) -> None:
+        """The champion answers: it is not given up."""
+
 
 class _Line:
     """Objects over a socket, the service's end."""

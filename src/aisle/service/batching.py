@@ -114,15 +114,18 @@ class Batching(ABC):
                 self._something.clear()
                 self.idle.set()
 
+    def _given_up(self, reason: str) -> None:
+        NOT_COMPUTED.labels(reason).inc()
+
     def _take(self, now: Callable[[], float]) -> list[_Waiting]:
         batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._batch:
             waiting = self._waiting.popleft()
             QUEUE_DEPTH.dec()
             if waiting.answer.done():  # whoever asked has gone
-                NOT_COMPUTED.labels("gone").inc()
+                self._given_up("gone")
             elif waiting.deadline < now():
-                NOT_COMPUTED.labels("too_late").inc()
+                self._given_up("too_late")
                 waiting.answer.set_exception(TooLate())
             else:
                 batch.append(waiting)

@@ -228,7 +228,9 @@ class Experiments:
             return
         running = _Running(experiment, challenger, None, None)
         if is_shadow:
-            running.shadow = Shadow(challenger, self._queue, self._recorder)
+            with self._champion.lend() as predictor:
+                types = {*predictor.bundle.types(), *predictor.classifier.codes}
+            running.shadow = Shadow(challenger, self._queue, self._recorder, champion_types=types)
             running.shadow.start()
         else:
             running.queue = ChallengerQueue(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 
 from aisle.catalog import Prediction, Product
 from aisle.service.aside import Aside, NotReady
@@ -21,10 +22,16 @@ MOST_WAITING = 8
 
 
 class Shadow:
-    """Start it and stop it in the event loop that predicts."""
+    """Start it and stop it in the event loop that predicts.
 
-    def __init__(self, challenger: Aside, queue: BatchingQueue, recorder: Recorder) -> None:
+    Where one of the two names a type that the other's table does not have, nothing is said about agreement.
+    """
+
+    def __init__(
+        self, challenger: Aside, queue: BatchingQueue, recorder: Recorder, *, champion_types: Collection[str]
+    ) -> None:
         self._challenger = challenger
+        self._common = challenger.types.keys() & champion_types
         self._queue = queue
         self._recorder = recorder
         self._waiting: deque[tuple[Product, PredictionRecord]] = deque()
@@ -65,6 +72,9 @@ class Shadow:
             SHADOW_PREDICTIONS.labels("dropped").inc()
             return
         prediction = said if isinstance(said, Prediction) else None
+        agrees = None
+        if prediction is not None and {prediction.type.code, record.predicted} <= self._common:
+            agrees = prediction.type.code == record.predicted
         self._recorder.record(
             Shadowed(
                 prediction_id=record.id,
@@ -72,12 +82,12 @@ class Shadow:
                 input_hash=record.input_hash,
                 predicted=prediction.type.code if prediction else None,
                 confidence=prediction.confidence if prediction else None,
-                agrees=prediction.type.code == record.predicted if prediction else None,
+                agrees=agrees,
                 seconds=seconds if prediction else None,
                 champion_seconds=record.seconds or 0.0,
                 error=None if prediction else str(said),
             )
         )
         SHADOW_PREDICTIONS.labels("computed" if prediction else "error").inc()
-        if prediction is not None:
-            SHADOW_AGREEMENT.labels("yes" if prediction.type.code == record.predicted else "no").inc()
+        if agrees is not None:
+            SHADOW_AGREEMENT.labels("yes" if agrees else "no").inc()
