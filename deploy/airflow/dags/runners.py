@@ -25,6 +25,7 @@ PASSED_ON = (
     "DAGSHUB_USERNAME", "DAGSHUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_ENDPOINT_URL",
     "PUSHGATEWAY_URL",
 )  # fmt: skip
+PREFIXES_PASSED_ON = ("DRIFT_", "RETRAIN_", "CHANGES_")
 RENAMED = {"DATABASE_URL": "AISLE_DATABASE_URL", "MLFLOW_TRACKING_URI": "AISLE_MLFLOW_TRACKING_URI"}
 """What the tasks' own settings are called here, where Airflow has settings of these names, too."""
 
@@ -90,7 +91,9 @@ def _workspace(task_id: str, words: str, **more: Any) -> BashOperator:
 
 
 def settings_of_verbs() -> dict[str, str]:
-    given = {name: os.environ.get(name, "") for name in PASSED_ON}
+    given = {
+        name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PREFIXES_PASSED_ON)
+    }
     given |= {name: os.environ.get(ours, "") for name, ours in RENAMED.items()}
     return {"RUN_SOURCE": "airflow", **{name: value for name, value in given.items() if value}}
 
