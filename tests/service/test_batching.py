@@ -134,3 +134,21 @@ async def test_the_queue_goes_on_after_a_failure_and_ends_when_told() -> None:
     model.may_go.release()
     assert str(await queue.predict(Product("a"))) == "a"
     await queue.stop()
+
+
+async def test_it_is_idle_while_nothing_waits_or_is_computed() -> None:
+    model = Model()
+    queue = queue_of(model)
+    queue.start()
+    assert queue.idle.is_set()
+    tasks = await asked(queue, "a")
+    await computing(model)
+    tasks += await asked(queue, "b")
+    assert not queue.idle.is_set()
+    model.may_go.release()
+    await tasks[0]
+    assert not queue.idle.is_set()
+    model.may_go.release()
+    await tasks[1]
+    await asyncio.wait_for(queue.idle.wait(), 10)
+    await queue.stop()

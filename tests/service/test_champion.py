@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.service.conftest import MALFORMED, Harm, Service, Starter, answering_wrongly, damaged
 
 from aisle.catalog import Product
 from aisle.errors import BundleError, InputError
-from aisle.model.bundle import Bundle
+from aisle.model.bundle import RUN_FILE, Bundle
 from aisle.registry.bundles import POINTER_FILE, BundleStore
 from aisle.service.champion import Champion
 
@@ -42,6 +45,21 @@ def test_a_new_champion_takes_over(champion: Champion, store: BundleStore, other
     assert champion.follow()
     assert champion.predictor.version == other_bundle.version
     assert not champion.follow()
+
+
+def test_metrics_tell_when_the_one_that_serves_was_trained(
+    champion: Champion, store: BundleStore, bundle: Bundle, other_bundle: Bundle
+) -> None:
+    def trained(version: str) -> float | None:
+        return REGISTRY.get_sample_value("aisle_model_trained_timestamp_seconds", {"version": version})
+
+    store.make_champion(other_bundle.version)
+    assert champion.follow()
+    began = datetime.fromisoformat(json.loads((other_bundle.path / RUN_FILE).read_text())["began"])
+    assert trained(other_bundle.version) == began.timestamp()
+    before = trained(bundle.version)
+    assert before is not None
+    assert math.isnan(before)
 
 
 def test_the_old_one_stays_open_until_it_is_given_back(

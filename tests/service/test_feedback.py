@@ -11,9 +11,11 @@ from tests.service.conftest import Service, Starter
 
 from aisle.clock import utc_now
 from aisle.service.recorder import Recorder
-from aisle.store import predictions
-from aisle.store.engine import reading
+from aisle.store import experiments, predictions
+from aisle.store.engine import reading, writing
+from aisle.store.experiments import Kind, Shadowed
 from aisle.store.schema import predictions as table
+from aisle.store.schema import shadow_predictions
 from aisle.store.users import Role
 
 
@@ -146,3 +148,25 @@ def test_a_record_that_no_database_takes_does_not_hold_up_the_others(start_servi
     assert recorder.flush()
     with reading(service.engine) as connection:
         assert predictions.find(connection, good.id)
+
+
+def shadowed(prediction_id: str) -> Shadowed:
+    return Shadowed(prediction_id, 1, "0" * 64, "10", 0.5, agrees=True, seconds=0.1, champion_seconds=0.1)
+
+
+def test_what_a_challenger_said_is_recorded_with_its_prediction(on_each_database: Service) -> None:
+    """And where the prediction never came, as one that was dropped, it does not hold up the others."""
+    service = on_each_database
+    record = record_of(service)
+    first, second = (predictions.PredictionRecord(**{**vars(record), "id": letter * 32}) for letter in "ab")
+    with writing(service.engine) as connection:
+        experiments.start(
+            connection, kind=Kind.SHADOW, champion="a", challenger="b", share=1, rules={}, who="x", at=utc_now()
+        )
+    recorder = Recorder(service.engine, keep=timedelta(days=1))
+    for one in (first, shadowed("c" * 32), shadowed(first.id), second, shadowed(second.id)):
+        recorder.record(one)
+    assert recorder.flush()
+    with reading(service.engine) as connection:
+        found = connection.execute(select(shadow_predictions.c.prediction_id).order_by("prediction_id"))
+        assert found.scalars().all() == [first.id, second.id]

@@ -14,6 +14,8 @@ from tests.service.conftest import Service
 from aisle.catalog import Prediction, Product
 from aisle.model.predictor import Predictor
 from aisle.service.uploads import MAX_BODY_BYTES, MAX_CHARACTERS
+from aisle.store import predictions
+from aisle.store.engine import reading
 
 
 def expected(predictor: Predictor, product: Product) -> list[tuple[str, float]]:
@@ -57,6 +59,26 @@ def test_a_form_with_all_fields_is_predicted_as_the_predictor_does(
 def test_json_with_the_image_in_base64_is_the_same(service: Service, predictor: Predictor, photo: bytes) -> None:
     body = {"designation": "Livre ancien", "product_id": 12, "image": base64.b64encode(photo).decode()}
     assert answered(service.post("/predict", json=body)) == expected(predictor, Product("Livre ancien", "", photo))
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"product_identifier": "a", "product_id": 1, "imageid": 2}, "a"),
+        ({"product_identifier": " ", "product_id": 1, "imageid": 2}, "1"),
+        ({"imageid": "2\0"}, "2 "),
+        ({}, None),
+    ],
+)
+def test_the_record_has_the_products_key(service: Service, fields: dict[str, Any], key: str | None) -> None:
+    answer = service.post("/predict", json={"designation": "Livre ancien", **fields}).json()
+    service.client.app.state.parts.recorder.flush()  # type: ignore[attr-defined]
+    with reading(service.engine) as connection:
+        record = predictions.find(connection, answer["prediction_id"])
+    assert record is not None
+    assert record.product_key == key
+    assert record.seconds is not None
+    assert (record.seconds > 0, record.experiment_id, record.arm) == (True, None, None)
 
 
 def test_a_title_alone_and_an_image_alone_are_enough(service: Service, predictor: Predictor, photo: bytes) -> None:
