@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 import structlog
 
+from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductType, ProductTypes, TypeChanges
+from aisle.data import raw
 from aisle.data.prepare import Prepared, PrepareOptions, prepare
 from aisle.data.sample import write_sample
 from aisle.data.split import Shares
@@ -75,6 +79,39 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A `light` bundle trained on the sample catalogue."""
     return train(light(), prepared, tmp_path_factory.mktemp("bundle") / "bundle", cache=cache, threads=2)
+
+
+@pytest.fixture(scope="session")
+def later_catalogue(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample after a year: 2705 went into 10, 40 is 41 now, 60 fell away, half of 2905 is the new type 2906, and
+    2583 has another name. Read it, do not write to it."""
+    folder = Path(shutil.copytree(sample, tmp_path_factory.mktemp("later") / "raw"))
+    types = {one.code: one.label for one in ProductTypes.from_csv(folder / TYPES_FILE).values()}
+    kept = {code: label for code, label in types.items() if code not in ("2705", "40", "60")}
+    today = kept | {"41": "Rétro", "2906": "Jeux neufs", "2583": "Piscines"}
+    table = ProductTypes(ProductType(code, label) for code, label in today.items())
+    (folder / TYPES_FILE).write_text(table.to_csv())
+    (folder / CHANGES_FILE).write_text(TypeChanges({"2705": "10", "40": "41", "60": None}).to_csv())
+    labels = raw.read_table(folder / raw.LABELS_FILE)
+    of_2905 = pl.col("prdtypecode") == "2905"
+    is_new = of_2905 & (of_2905.cum_sum() % 2 == 0)
+    new = pl.when(is_new).then(pl.lit("2906")).otherwise("prdtypecode")
+    raw.write_table(labels.with_columns(prdtypecode=new), folder / raw.LABELS_FILE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def later_prepared(later_catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The later catalogue, validated and prepared as the sample is."""
+    place = tmp_path_factory.mktemp("later_prepared")
+    validate(later_catalogue, place / "validated")
+    return prepare(place / "validated", place / "preprocessed", options=PrepareOptions(Shares(0.15, 0.2)))
+
+
+@pytest.fixture(scope="session")
+def later_bundle(later_prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A `light` bundle trained on the later catalogue."""
+    return train(light(), later_prepared, tmp_path_factory.mktemp("later") / "bundle", cache=cache, threads=2)
 
 
 @pytest.fixture(scope="session")

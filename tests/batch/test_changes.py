@@ -56,7 +56,7 @@ def test_exactly_the_products_are_listed_that_bulk_prediction_says_otherwise(
     images = open_given_images(sample)
     for one in (bundle, later_bundle):
         with Predictor(one, threads=2) as predictor:
-            rows = {}
+            rows: dict[tuple[str, str], dict[str, str]] = {}
             for part, name in (("train", TRAIN_FILE), ("test", TEST_FILE)):
                 out = tmp_path / f"{one.version}-{part}.csv"
                 predict_file(predictor, sample / name, out, images=images)
@@ -144,10 +144,10 @@ def test_without_a_cache_of_features_the_list_is_the_same_and_the_next_time_noth
     fresh = shop.model_copy(update={"cache_path": tmp_path / "cache"})
     assert list_changes(fresh, before=before, after=after).csv.read_bytes() == known
 
-    def encode(*_: object) -> None:
-        pytest.fail("this image was known")
+    def save(*_: object) -> None:
+        pytest.fail("an image was encoded though it was known")
 
-    monkeypatch.setattr("aisle.batch.eyes.ImageEncoder.__call__", encode)
+    monkeypatch.setattr("aisle.batch.eyes.FeatureCache.save", save)
     assert list_changes(fresh, before=before, after=after).csv.read_bytes() == known
 
 
@@ -279,13 +279,17 @@ def test_killed_half_way_it_leaves_the_list_of_before(
     report = list_changes(shop, before=before, after=after)
     summary = report.csv.with_suffix(".json")
     kept = {path: path.read_bytes() for path in (report.csv, summary)}
-    variables = {"DATA_PATH": shop.data_path, "MODELS_PATH": shop.models_path, "CACHE_PATH": tmp_path / "cache"}
-    with processes.start("changes", cwd=tmp_path, **variables) as process:
+    cache = tmp_path / "cache"
+    with processes.start(
+        "changes", cwd=tmp_path, DATA_PATH=shop.data_path, MODELS_PATH=shop.models_path, CACHE_PATH=cache
+    ) as process:
         wait_until(lambda: list(report.csv.parent.glob(".tmp-*")), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert {path: path.read_bytes() for path in kept} == kept
-    ran = processes.run("changes", cwd=tmp_path, **variables)
+    ran = processes.run(
+        "changes", cwd=tmp_path, DATA_PATH=shop.data_path, MODELS_PATH=shop.models_path, CACHE_PATH=cache
+    )
     assert ran.code == 0, ran.err
     assert {path: path.read_bytes() for path in kept} == kept
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from aisle.catalog import TypeChanges
+from aisle.catalog import TYPES_FILE, TypeChanges
 from aisle.data.prepare import PRODUCTS_FILE, STATE_FILE, Prepared
 from aisle.errors import InputError
 from aisle.files import read_json, write_json
@@ -27,7 +27,8 @@ def changed(prepared: Prepared, folder: Path, *columns: pl.Expr, keep: pl.Expr |
     folder.mkdir()
     table = prepared.products().with_columns(*columns)
     (table if keep is None else table.filter(keep)).write_parquet(folder / PRODUCTS_FILE)
-    (folder / STATE_FILE).write_bytes((prepared.folder / STATE_FILE).read_bytes())
+    for name in (STATE_FILE, TYPES_FILE):
+        (folder / name).write_bytes((prepared.folder / name).read_bytes())
     return replace(prepared, folder=folder)
 
 
@@ -50,9 +51,27 @@ def test_another_label_that_no_change_of_types_explains_is_another_product(
 ) -> None:
     code, other = frozen["type_code"].unique().to_list()[:2]
     today = changed(prepared, tmp_path / "today", relabelled(code, other))
-    for changes in (TypeChanges(), TypeChanges({code: "something else"})):
+    for changes in (TypeChanges(), TypeChanges({"another": other}), TypeChanges({code: "something else"})):
         with pytest.raises(InputError, match=r"gone or changed in this catalogue \(first: "):
             frozen_products(tmp_path / "models", today, changes=changes)
+
+
+def test_a_product_may_have_been_put_into_a_type_that_there_was_not_then(
+    tmp_path: Path, prepared: Prepared, frozen: pl.DataFrame
+) -> None:
+    code = frozen["type_code"][0]
+    today = changed(prepared, tmp_path / "today", relabelled(code, "added"))
+    rows = frozen_products(tmp_path / "models", today)
+    assert rows.drop("type_code").equals(frozen.drop("type_code"))
+    assert "added" in rows["type_code"].to_list()
+
+
+def test_what_another_type_became_is_no_added_type(tmp_path: Path, prepared: Prepared, frozen: pl.DataFrame) -> None:
+    code, other = frozen["type_code"].unique().to_list()[:2]
+    today = changed(prepared, tmp_path / "today", pl.col("type_code").replace({code: "new", other: "new"}))
+    with pytest.raises(InputError, match="gone or changed"):
+        frozen_products(tmp_path / "models", today, changes=TypeChanges({other: "new"}))
+    assert len(frozen_products(tmp_path / "models", today, changes=TypeChanges({other: "new", code: "new"})))
 
 
 def test_products_whose_type_fell_away_are_left_out(tmp_path: Path, prepared: Prepared, frozen: pl.DataFrame) -> None:

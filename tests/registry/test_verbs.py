@@ -154,14 +154,15 @@ def test_the_gate_does_not_measure_on_other_products_than_it_froze(
 ) -> None:
     frozen = verb("freeze", "--data", str(prepared.folder))["products"]
     path = store.root / FROZEN_FILE
-    products = json.loads(path.read_text())["products"]
+    content = json.loads(path.read_text())
+    products = content["products"]
     assert len(products) == frozen == prepared.counts["test"]
     first = next(iter(products))
     harmed = {
-        "gone": {"products": {**products, "no key": products[first]}},
-        "relabelled": {"products": {**products, first: {**products[first], "type_code": "9999"}}},
+        "gone": {**content, "products": {**products, "no key": products[first]}},
+        "relabelled": {**content, "products": {**products, first: {**products[first], "type_code": "9999"}}},
         "unreadable": "{",
-        "of no kind": {"products": [first]},
+        "of no kind": {**content, "products": [first]},
     }[harm]
     path.write_text(harmed if isinstance(harmed, str) else json.dumps(harmed))
     with pytest.raises(InputError, match="aisle registry freeze"):

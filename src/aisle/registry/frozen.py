@@ -1,15 +1,16 @@
 """The products that the gate measures on: chosen once, from those that no training looks at, and then kept.
 
 A product keeps its side when the catalogue grows, so that the frozen ones are never trained on later. Nor does it
-become another one when its type is renumbered or merged: each is kept with the type that it had, which is followed to
-today. A product whose type fell away is measured on no more.
+become another one when its type is renumbered or merged: each is kept with the type that it had, which is followed
+to today; nor when it is put into a type that there was not when it was frozen. A product whose type fell away is
+measured on no more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,32 @@ _OLD_CONTENT = ("key", "type_code", "title", "description", "image")
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class FrozenProduct:
     """A product as it was when it was frozen: its type, and the hash of what models look at."""
 
     type_code: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What `evaluation.json` holds: products by key, and the table of types of then."""
+
+    products: Mapping[str, FrozenProduct]
+    types: Sequence[str]
+
+    def differences(self, products: Mapping[str, FrozenProduct], changes: TypeChanges) -> list[str]:
+        """The keys of what is gone, or changed in a way that the changes of types do not explain."""
+        types = {changes.now(code) for code in self.types}
+
+        def is_same(before: FrozenProduct, now: FrozenProduct | None) -> bool:
+            today = changes.now(before.type_code)
+            if now is None:
+                return today is None
+            had_to_move = today is None or now.type_code not in types
+            return now.sha256 == before.sha256 and (now.type_code == today or had_to_move)
+
+        return [key for key, one in self.products.items() if not is_same(one, products.get(key))]
 
 
 def frozen_products(
@@ -50,53 +72,46 @@ def frozen_products(
     if again or not path.is_file():
         if not len(table):
             raise InputError("has no product on its test side to measure on", where=prepared.folder)
-        _write(path, _as_frozen(table))
+        _write(path, Frozen(_products(table), list(prepared.types())))
         get_logger(__name__).info("evaluation set frozen", products=len(table), file=str(path))
         return table
     changes = prepared.changes() if changes is None else changes
-    frozen = _read(path, table)
-    now = _as_frozen(table)
-    lost = [key for key, one in frozen.items() if not _is_same(one, now.get(key), changes)]
+    frozen = _read(path, table, prepared)
+    lost = frozen.differences(_products(table), changes)
     if lost:
         raise InputError(
-            f"of {len(frozen)} frozen products {len(lost)} are gone or changed in this catalogue (first: {lost[0]})",
+            f"of {len(frozen.products)} frozen products {len(lost)} are gone or changed in this catalogue"
+            f" (first: {lost[0]})",
             where=path,
             hint="`aisle registry freeze` chooses anew.",
         )
-    rows = table.filter(pl.col("key").is_in(list(frozen)))
+    rows = table.filter(pl.col("key").is_in(list(frozen.products)))
     if not len(rows):
         raise InputError(
             "the types of all frozen products fell away", where=path, hint="`aisle registry freeze` chooses anew."
         )
-    if len(rows) < len(frozen):
-        get_logger(__name__).info("frozen products whose types fell away are left out", rows=len(frozen) - len(rows))
+    if left_out := len(frozen.products) - len(rows):
+        get_logger(__name__).info("frozen products whose types fell away are left out", rows=left_out)
     return rows
 
 
-def _is_same(before: Frozen, now: Frozen | None, changes: TypeChanges) -> bool:
-    """Whether nothing changed but what the changes of types explain."""
-    today = changes.now(before.type_code)
-    if today is None:  # whoever is still here was given another type, as had to be
-        return now is None or now.sha256 == before.sha256
-    return now == Frozen(today, before.sha256)
-
-
-def _as_frozen(rows: pl.DataFrame) -> dict[str, Frozen]:
+def _products(rows: pl.DataFrame) -> dict[str, FrozenProduct]:
     content = rows.select(CONTENT).iter_rows()
-    return {row[0]: Frozen(code, _digest([row])) for code, row in zip(rows["type_code"], content, strict=True)}
+    return {row[0]: FrozenProduct(code, _digest([row])) for code, row in zip(rows["type_code"], content, strict=True)}
 
 
-def _read(path: Path, test_side: pl.DataFrame) -> dict[str, Frozen]:
+def _read(path: Path, test_side: pl.DataFrame, prepared: Prepared) -> Frozen:
     try:
         found = read_json(path)
         if "products" not in found:
-            return _of_old_kind(path, found, test_side)
-        return {key: Frozen(**one) for key, one in found["products"].items()}
+            return _of_old_kind(path, found, test_side, prepared)
+        products = {key: FrozenProduct(**one) for key, one in found["products"].items()}
+        return Frozen(products, [*map(str, found["types"])])
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError("cannot be read", where=path, hint="`aisle registry freeze` chooses anew.") from None
 
 
-def _of_old_kind(path: Path, found: dict[str, Any], test_side: pl.DataFrame) -> dict[str, Frozen]:
+def _of_old_kind(path: Path, found: dict[str, Any], test_side: pl.DataFrame, prepared: Prepared) -> Frozen:
     """A list of before types could change: it is written anew once it was found to be the same."""
     rows = test_side.filter(pl.col("key").is_in(found["keys"]))
     if _digest(rows.select(_OLD_CONTENT).rows()) != found["sha256"]:
@@ -105,13 +120,13 @@ def _of_old_kind(path: Path, found: dict[str, Any], test_side: pl.DataFrame) -> 
             where=path,
             hint="`aisle registry freeze` chooses anew.",
         )
-    frozen = _as_frozen(rows)
+    frozen = Frozen(_products(rows), list(prepared.types()))
     _write(path, frozen)
     return frozen
 
 
-def _write(path: Path, frozen: Mapping[str, Frozen]) -> None:
-    write_json(path, {"products": {key: asdict(one) for key, one in frozen.items()}})
+def _write(path: Path, frozen: Frozen) -> None:
+    write_json(path, asdict(frozen))
 
 
 def _digest(rows: list[tuple[Any, ...]]) -> str:
