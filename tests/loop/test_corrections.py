@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from aisle.catalog import CHANGES_FILE
 from aisle.data import raw
 from aisle.data.prepare import ensure_prepared
 from aisle.data.validate import read_labelled
@@ -17,9 +17,10 @@ from aisle.settings import Settings
 from aisle.store.predictions import Word
 
 
-def word(number: int, product: str, person: str, code: str, **more: str | None) -> Word:
-    said = Word(number, f"p{number}", product * 64, None, f"Produit {product}", "", person, code)
-    return replace(said, **more)
+def word(
+    number: int, product: str, person: str, code: str, *, title: str = "", text: str = "", key: str | None = None
+) -> Word:
+    return Word(number, f"p{number}", product * 64, key, title or f"Produit {product}", text, person, code)
 
 
 def test_the_last_word_on_a_product_counts_weighed_by_who_agrees_with_it() -> None:
@@ -46,9 +47,9 @@ def test_no_reviewer_weighs_more_than_the_limit() -> None:
 @pytest.fixture
 def collected(sample: Path, tmp_path: Path) -> Collected:
     words = [
-        word(1, "a", "anne", "2583", designation='=Piscine "ronde", 3 m\nbleue', description="en été"),
+        word(1, "a", "anne", "2583", title='=Piscine "ronde", 3 m\nbleue', text="en été"),
         word(2, "b", "anne", "no such type"),
-        word(3, "c", "paul", "10", designation="", description="Livre ancien", product_key="4711"),
+        word(3, "c", "paul", "10", title=" ", text="Livre ancien", key="4711"),
     ]
     return collect(words, sample, tmp_path / "retraining", reviewer_share=0.05)
 
@@ -73,7 +74,7 @@ def test_the_base_stays_as_it_is_and_the_corrections_come_behind(collected: Coll
     before, after = read_labelled(sample), read_labelled(collected.folder)
     assert after.head(len(before)).drop("weight").equals(before.drop("weight"))
     added = after.tail(len(after) - len(before))
-    assert added["title"].to_list() == ['=Piscine "ronde", 3 m\nbleue', ""]
+    assert added["title"].to_list() == ['=Piscine "ronde", 3 m\nbleue', " "]
     assert added["description"].to_list() == ["en été", "Livre ancien"]
     assert added["type_code"].to_list() == ["2583", "10"]
     assert added["product_id"].to_list()[1] == "4711"
@@ -117,7 +118,7 @@ def test_without_corrections_the_catalogue_is_the_base(sample: Path, tmp_path: P
 def test_a_correction_to_an_earlier_type_is_one_to_what_it_became(sample: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(sample, base)
-    (base / raw.CHANGES_FILE).write_text("prdtypecode,becomes\n9999,2583\n8888,\n")
+    (base / CHANGES_FILE).write_text("prdtypecode,becomes\n9999,2583\n8888,\n")
     words = [word(1, "a", "anne", "9999"), word(2, "b", "anne", "8888")]
     found = collect(words, base, tmp_path / "out", reviewer_share=0.05)
     assert (found.corrections, found.unknown_types) == (1, 1)

@@ -104,7 +104,7 @@ def record(
     return PredictionRecord(
         id=digest[:32], created_at=NOW, user_name="shop", input_hash=digest, designation=title, description="",
         image_hash=None, predicted="10", confidence=0.9, top=[], decision="accept", model_version=version,
-        seconds=0.01, experiment_id=experiment and experiment.id, arm=arm.value if experiment else None,
+        seconds=0.01, experiment_id=experiment.id if experiment else None, arm=arm.value if experiment else None,
     )  # fmt: skip
 
 

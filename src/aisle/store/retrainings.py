@@ -86,12 +86,13 @@ def begin(
     }  # fmt: skip
     try:
         with connection.begin_nested():
-            key = connection.execute(insert(retrainings).values(**values)).inserted_primary_key
+            begun = insert(retrainings).values(**values).returning(retrainings.c.id)
+            number = connection.execute(begun).scalar_one()
     except IntegrityError:
         raise CheckFailed(
             "a retraining is under way", hint="`aisle retrain status` shows it, `aisle retrain undo` ends it."
         ) from None
-    return get(connection, int(key[0]))
+    return get(connection, number)
 
 
 def get(connection: Connection, number: int) -> Retraining:
