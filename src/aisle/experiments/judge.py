@@ -130,7 +130,7 @@ class Findings:
 
 
 def judge(connection: Connection, experiment: Experiment) -> Findings:
-    """Counted by the database: half a second of it for 100,000 products."""
+    """Counted by the database, which works for a second on 100,000 products."""
     rules = Rules.of(experiment)
     found = compare(connection, experiment, slower=rules.slower)
     criteria = _criteria(found, experiment, rules)
