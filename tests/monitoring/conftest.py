@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from aisle.model.reference import Axes, Observations, Reference, Words
 WORDS = tuple(f"word{place}" for place in range(60))
 TYPES = ("10", "40", "60", "1280", "2583")
 COMPONENTS = 4
-
-Observe = Callable[..., Observations]
 
 
 def observations(n: int, seed: int, **changed: Any) -> Observations:
@@ -65,16 +62,6 @@ def reference_of(rows: Observations, *, with_images: bool = True) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def observe() -> Observe:
-    return observations
-
-
-@pytest.fixture(scope="session")
 def reference() -> Reference:
     """1,000 products."""
     return reference_of(observations(1_000, seed=0))
-
-
-@pytest.fixture(scope="session")
-def refer() -> Callable[..., Reference]:
-    return reference_of

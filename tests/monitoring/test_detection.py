@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.monitoring.conftest import observations, reference_of
 
 from aisle.model.reference import Reference
-from aisle.monitoring.detection import Drift, Options, detect, feature_names
+from aisle.monitoring.detection import Drift, Group, Options, detect, feature_names
 
 N = 300
 
@@ -17,21 +18,21 @@ def alarms(found: Drift) -> set[str]:
     return {one.name for one in found.alarms}
 
 
-def test_undrifted_windows_hardly_ever_alarm(reference: Reference, observe: Any) -> None:
+def test_undrifted_windows_hardly_ever_alarm(reference: Reference) -> None:
     """Of 60 windows at most 5 % and what a binomial adds by chance."""
-    found = [detect(reference, observe(N, seed=seed)).detected for seed in range(1, 61)]
+    found = [detect(reference, observations(N, seed=seed)).detected for seed in range(1, 61)]
     assert sum(found) <= 8  # 99.5 % of binomials of 60 and 0.05
 
 
-def test_a_large_undrifted_window_does_not_alarm_either(reference: Reference, observe: Any) -> None:
-    assert alarms(detect(reference, observe(5_000, seed=1))) == set()
+def test_a_large_undrifted_window_does_not_alarm_either(reference: Reference) -> None:
+    assert alarms(detect(reference, observations(5_000, seed=1))) == set()
 
 
-def test_a_large_window_that_hardly_moved_does_not_alarm(refer: Any, observe: Any) -> None:
+def test_a_large_window_that_hardly_moved_does_not_alarm() -> None:
     """Chance does not explain it, and yet it does not matter."""
-    rows = observe(2_000, seed=1)
-    as_before = observe(5_000, seed=2).numbers["brightness"]
-    found = detect(refer(rows), observe(5_000, seed=2, brightness=as_before - 0.02))
+    rows = observations(2_000, seed=1)
+    as_before = observations(5_000, seed=2).numbers["brightness"]
+    found = detect(reference_of(rows), observations(5_000, seed=2, brightness=as_before - 0.02))
     [one] = [one for one in found.features if one.name == "image_brightness"]
     assert one.adjusted_p_value < 0.05
     assert not found.detected
@@ -84,20 +85,20 @@ DRIFTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", DRIFTS)
-def test_each_drift_raises_the_alarm_of_its_feature(what: str, reference: Reference, observe: Any) -> None:
+def test_each_drift_raises_the_alarm_of_its_feature(what: str, reference: Reference) -> None:
     name, changed = DRIFTS[what]
-    assert name in alarms(detect(reference, observe(N, seed=1, **changed)))
+    assert name in alarms(detect(reference, observations(N, seed=1, **changed)))
 
 
-def test_an_alarm_needs_an_effect_that_matters(reference: Reference, observe: Any) -> None:
+def test_an_alarm_needs_an_effect_that_matters(reference: Reference) -> None:
     _, changed = DRIFTS["an unsure model"]
-    window = observe(N, seed=1, **changed)
+    window = observations(N, seed=1, **changed)
     assert not detect(reference, window, Options(least_effect=0.9)).detected
 
 
-def test_alarms_come_with_the_largest_effect_first(reference: Reference, observe: Any) -> None:
+def test_alarms_come_with_the_largest_effect_first(reference: Reference) -> None:
     changed = DRIFTS["images grey"][1] | DRIFTS["an unsure model"][1]
-    found = detect(reference, observe(N, seed=1, **changed))
+    found = detect(reference, observations(N, seed=1, **changed))
     effects = [one.effect for one in found.alarms]
     assert len(effects) > 1
     assert effects == sorted(effects, reverse=True)
@@ -105,44 +106,45 @@ def test_alarms_come_with_the_largest_effect_first(reference: Reference, observe
 
 
 @pytest.mark.parametrize("n", [0, 1, 99])
-def test_a_window_that_is_too_small_is_said_and_raises_no_alarm(n: int, reference: Reference, observe: Any) -> None:
-    found = detect(reference, observe(n, seed=1, confidence=np.zeros(n, np.float32)))
+def test_a_window_that_is_too_small_is_said_and_raises_no_alarm(n: int, reference: Reference) -> None:
+    found = detect(reference, observations(n, seed=1, confidence=np.zeros(n, np.float32)))
     assert f"only {n} products" in found.too_few
     assert not found.detected
 
 
-def test_a_reference_that_is_too_small_is_said(refer: Any, observe: Any) -> None:
-    found = detect(refer(observe(20, seed=0)), observe(N, seed=1))
+def test_a_reference_that_is_too_small_is_said() -> None:
+    found = detect(reference_of(observations(20, seed=0)), observations(N, seed=1))
     assert "the reference has only 20 products" in found.too_few
 
 
-def test_a_small_window_has_to_move_further(reference: Reference, observe: Any) -> None:
+def test_a_small_window_has_to_move_further(reference: Reference) -> None:
     """The same change is an alarm of many products, and may be chance of few."""
     p_values = {}
     for n in (100, 2_000):
-        whole = observe(n, seed=1).numbers["description_length"]
+        whole = observations(n, seed=1).numbers["description_length"]
         fewer = np.where(some(n, 0.14, seed=3), np.nan, whole).astype(np.float32)
-        found = detect(reference, observe(n, seed=1, description_length=fewer))
+        found = detect(reference, observations(n, seed=1, description_length=fewer))
         p_values[n] = next(one for one in found.features if one.name == "description_missing").adjusted_p_value
     assert p_values[100] > 0.05 > p_values[2_000]
 
 
-def test_a_catalogue_without_images_is_compared_without_them(refer: Any, observe: Any) -> None:
-    reference = refer(observe(400, seed=0), with_images=False)
+def test_a_catalogue_without_images_is_compared_without_them() -> None:
+    reference = reference_of(observations(400, seed=0), with_images=False)
     assert not [name for name in feature_names(reference) if name.startswith("image_")]
-    assert not detect(reference, observe(N, seed=1)).detected
+    assert not detect(reference, observations(N, seed=1)).detected
 
 
-def test_only_the_groups_that_are_asked_for_are_compared(reference: Reference, observe: Any) -> None:
-    found = detect(reference, observe(N, seed=1), groups=("text",))
+def test_only_the_groups_that_are_asked_for_are_compared(reference: Reference) -> None:
+    texts: tuple[Group, ...] = ("text",)
+    found = detect(reference, observations(N, seed=1), groups=texts)
     assert {one.group for one in found.features} == {"text"}
 
 
-def test_every_column_constant_and_everything_missing_is_compared_without_complaint(refer: Any, observe: Any) -> None:
+def test_every_column_constant_and_everything_missing_is_compared_without_complaint() -> None:
     n = 150
     gone: dict[str, Any] = {
         name: np.full(n, np.nan, np.float32)
-        for name in observe(1, seed=0).numbers
+        for name in observations(1, seed=0).numbers
         if name not in ("has_image", "confidence")
     }
     gone |= {
@@ -155,19 +157,19 @@ def test_every_column_constant_and_everything_missing_is_compared_without_compla
         "description": np.zeros((n, 60), dtype=bool),
         "components": np.full((n, 4), np.nan, np.float32),
     }
-    rows = observe(n, seed=1, **gone)
-    assert not detect(refer(rows), rows).detected
-    assert {"title_missing", "image_missing"} <= alarms(detect(refer(observe(n, seed=1)), rows))
+    rows = observations(n, seed=1, **gone)
+    assert not detect(reference_of(rows), rows).detected
+    assert {"title_missing", "image_missing"} <= alarms(detect(reference_of(observations(n, seed=1)), rows))
 
 
-def test_the_same_window_gives_the_same_answer(reference: Reference, observe: Any) -> None:
-    window = observe(N, seed=1)
+def test_the_same_window_gives_the_same_answer(reference: Reference) -> None:
+    window = observations(N, seed=1)
     assert detect(reference, window) == detect(reference, window)
 
 
-def test_the_most_unusual_products_are_those_that_are_new(reference: Reference, observe: Any) -> None:
+def test_the_most_unusual_products_are_those_that_are_new(reference: Reference) -> None:
     strange = some(N, 0.2)
-    usual = observe(N, seed=1)
+    usual = observations(N, seed=1)
     languages = np.where(strange, "de", np.array(usual.names["title_language"])).tolist()
-    found = detect(reference, observe(N, seed=1, title_language=languages))
+    found = detect(reference, observations(N, seed=1, title_language=languages))
     assert strange[np.argsort(-found.unusual)[: strange.sum()]].all()

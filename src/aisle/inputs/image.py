@@ -72,12 +72,14 @@ def decode_with_traits(data: bytes, size: int) -> tuple[Pixels, ImageTraits]:
     """As `decode`, and what is cheap to know of the image; brightness and saturation are those of the pixels."""
     image, (width, height), _ = _open(data, size)
     pixels = _to_square(image, size)
-    brightness, saturation = _light(pixels[::_TRAITS_STEP, ::_TRAITS_STEP])
+    brightness, saturation = light_of(pixels)
     return pixels, ImageTraits(width, height, brightness, saturation)
 
 
-def _light(pixels: Pixels) -> tuple[float, float]:
-    """The mean of all channels, and the mean distance between the strongest and the weakest of a pixel."""
+def light_of(pixels: Pixels) -> tuple[float, float]:
+    """Brightness and saturation in [0, 1]: the mean of all channels, and the mean distance between the strongest and
+    the weakest of a pixel."""
+    pixels = pixels[::_TRAITS_STEP, ::_TRAITS_STEP]
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     strongest = np.maximum(np.maximum(red, green), blue)
     weakest = np.minimum(np.minimum(red, green), blue)

@@ -24,6 +24,7 @@ Integers = NDArray[np.intp]
 Z = 1.959964
 """Of a two-sided interval of 95 %."""
 RESAMPLES = 1_000
+SMALLEST = 1e-12
 FEWEST_LABELS = 10
 """Of fewer no F1 and no calibration error are told."""
 
@@ -105,7 +106,7 @@ def _wilson(right: NDArray[np.bool_]) -> Interval:
     """E. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927."""
     n, share = len(right), float(right.mean())
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    half = Z / (1 + Z**2 / n) * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
     return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
@@ -125,17 +126,21 @@ def _bootstrapped_f1(labels: Sequence[Label], decisions: NDArray[np.str_], weigh
     guessed = np.array([column[one.predicted] for one in labels], dtype=np.intp)
     strata = [np.flatnonzero(decisions == name) for name in np.unique(decisions)]
     chance = np.random.default_rng(seed)
-    scores = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([one[chance.integers(len(one), size=len(one))] for one in strata])
-        scores.append(_weighted_f1(true[rows], guessed[rows], weights[rows], len(codes)))
+    resampled = [one[chance.integers(len(one), size=(RESAMPLES, len(one)))] for one in strata]
+    scores = _weighted_f1(true, guessed, weights, len(codes), np.concatenate(resampled, axis=1))
     low, high = np.percentile(scores, [2.5, 97.5]).tolist()
-    return Interval(_weighted_f1(true, guessed, weights, len(codes)), low, high)
+    [value] = _weighted_f1(true, guessed, weights, len(codes), np.arange(len(labels))[None, :]).tolist()
+    return Interval(value, low, high)
 
 
-def _weighted_f1(true: Integers, guessed: Integers, weights: Array, types: int) -> float:
-    rows = np.bincount(true, weights, types)
-    columns = np.bincount(guessed, weights, types)
-    hits = np.bincount(true, weights * (true == guessed), types)
-    f1 = 2 * hits / np.maximum(rows + columns, 1e-12)
-    return float((f1 * rows).sum() / rows.sum())
+def _weighted_f1(true: Integers, guessed: Integers, weights: Array, types: int, samples: Integers) -> Array:
+    """samples: the weighted F1 of each; `samples` is samples x rows that each has."""
+    first = np.arange(len(samples))[:, None] * types  # of each sample's own range of types
+
+    def sums(of: Integers, mass: Array) -> Array:
+        counts = np.bincount((first + of[samples]).ravel(), mass[samples].ravel(), len(samples) * types)
+        return np.asarray(counts, dtype=np.float64).reshape(len(samples), types)
+
+    rows, columns, hits = sums(true, weights), sums(guessed, weights), sums(true, weights * (true == guessed))
+    f1 = 2 * hits / np.maximum(rows + columns, SMALLEST)
+    return np.asarray((f1 * rows).sum(axis=1) / rows.sum(axis=1))
