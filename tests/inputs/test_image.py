@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from aisle.errors import ImageError
-from aisle.inputs.image import MAX_BYTES, decode, inspect
+from aisle.inputs.image import MAX_BYTES, decode, decode_with_traits, inspect
 
 RED, BLUE = (220, 20, 30), (20, 30, 220)
 
@@ -164,3 +164,15 @@ def test_facts_are_those_of_the_file() -> None:
 def test_decoding_does_not_load_what_only_the_hash_of_an_image_needs() -> None:
     program = "import sys, aisle.inputs.image; sys.exit('scipy' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_traits_of_an_image_are_its_true_size_its_light_and_its_colour() -> None:
+    pixels, traits = decode_with_traits(encoded(picture(640, 480)), 224)
+    assert (decode(encoded(picture(640, 480)), 224) == pixels).all()
+    assert (traits.width, traits.height) == (640, 480)
+    grey = decode_with_traits(encoded(picture(mode="L").convert("RGB")), 224)[1]
+    white = decode_with_traits(encoded(Image.new("RGB", (90, 90), (255, 255, 255))), 224)[1]
+    assert grey.saturation < 0.02
+    assert traits.saturation > 0.4
+    assert (white.brightness, white.saturation) == (1, 0)
+    assert traits.brightness < white.brightness

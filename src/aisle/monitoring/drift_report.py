@@ -53,8 +53,8 @@ NAMES = {
 _MEANINGS = {
     "title_length": "characters",
     "description_length": "characters",
-    "title_words": "share of titles with one of the words that are frequent in the catalogue; those that moved most",
-    "description_words": "share of descriptions with one of the frequent words; those that moved most",
+    "title_words": "share of titles with a word, of those that are frequent and moved most; each digit is a 0",
+    "description_words": "share of descriptions with a word, of those that are frequent and moved most",
     "title_unknown_words": "share of a title's words that no product had that the model learnt from",
     "description_unknown_words": "share of a description's words that no product had that the model learnt from",
     "image_size": "longer side in pixels",
