@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from aisle.catalog import TypeChanges
 from aisle.experiments.judge import Findings, Rules, judge
 from aisle.store import experiments, predictions
 from aisle.store.engine import open_database, reading, writing
@@ -89,9 +90,9 @@ class Trial:
         with writing(self.engine) as connection:
             predictions.add_feedback(connection, Feedback(prediction_id, NOW, "reviewer", right))
 
-    def findings(self) -> Findings:
+    def findings(self, changes: TypeChanges = TypeChanges()) -> Findings:
         with reading(self.engine) as connection:
-            return judge(connection, self.experiment)
+            return judge(connection, self.experiment, changes)
 
     def end(self) -> None:
         with writing(self.engine) as connection:

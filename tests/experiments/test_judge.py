@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 from tests.experiments.conftest import Trial, started
 
+from aisle.catalog import TypeChanges
 from aisle.errors import UsageError
 from aisle.experiments.judge import Findings, Rules, Verdict
 from aisle.store.experiments import Arm, Kind
@@ -206,6 +207,35 @@ def test_without_a_rule_for_agreement_it_is_told_and_not_judged(engine: Engine) 
     found = trial.findings()
     assert (found.verdict, found.agreement) == (Verdict.ENOUGH, 0.0)
     assert found.as_dict()["agreement"]["value"] == 0.0
+
+
+CHANGES = TypeChanges({"10": "11", "12": "11", "60": None})
+
+
+@pytest.mark.parametrize("kind", [Kind.SHADOW, Kind.AB])
+@pytest.mark.parametrize("word", ["10", "11", "12"])
+def test_whoever_calls_a_type_by_its_old_or_new_name_says_the_same(engine: Engine, kind: Kind, word: str) -> None:
+    """The champion says 10, as it was called; the challenger 11, which 10 and 12 have become."""
+    trial = started(engine, kind, agreement=0.0)
+    for _ in range(20):
+        trial.predicted(said="10", shadow="11" if kind is Kind.SHADOW else None, right=word)
+        if kind is Kind.AB:
+            trial.predicted(Arm.CHALLENGER, said="11", right=word)
+    found = trial.findings(CHANGES)
+    assert (found.champion.right, found.challenger.right) == (20, 20)
+    assert found.verdict is not Verdict.WORSE
+    unmapped = trial.findings()
+    assert (unmapped.champion.right, unmapped.challenger.right) != (20, 20)
+
+
+@pytest.mark.parametrize("kind", [Kind.SHADOW, Kind.AB])
+def test_a_word_on_a_type_that_fell_away_tells_nothing_of_either(engine: Engine, kind: Kind) -> None:
+    trial = started(engine, kind)
+    for _ in range(20):
+        trial.predicted(said="60", shadow="20" if kind is Kind.SHADOW else None, right="60")
+        trial.predicted(said="60", shadow="20" if kind is Kind.SHADOW else None, right="20")
+    found = trial.findings(CHANGES)
+    assert (found.champion.labelled, found.champion.right) == (20, 0)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,24 @@ def test_types_that_one_of_the_two_does_not_know_say_nothing_about_agreement(
     assert (found.seen, found.agreement, found.worse_in) == (12, None, None)
 
 
+def test_a_shadow_that_calls_the_types_by_their_new_codes_agrees(
+    trial: Trial, bundle: Bundle, tmp_path: Path
+) -> None:
+    def renumbered(folder: Path) -> None:
+        codes = json.loads((folder / MODEL_FILE).read_text())["codes"]
+        change_table(folder, MODEL_FILE, lambda model: model.update(codes=[f"new {code}" for code in codes]))
+        table = "".join(f"new {code},{code}\n" for code in codes)
+        changes = "".join(f"{code},new {code}\n" for code in codes)
+        replace_file(folder, "product_types.csv", f"prdtypecode,label\n{table}".encode())
+        replace_file(folder, "product_type_changes.csv", f"prdtypecode,becomes\n{changes}".encode())
+
+    trial.start("shadow", made(trial.store, bundle, tmp_path / "new", renumbered))
+    for number in range(6):
+        trial.ask(f"Piscine {number}")
+        trial.wait_for_shadows(number + 1)
+    assert {row["agrees"] for row in trial.rows(shadow_predictions)} == {1}
+
+
 def test_a_bad_shadow_is_stopped_by_itself_and_the_champion_goes_on(
     trial: Trial, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -29,7 +29,9 @@ def store(bundle: Bundle, tmp_path: Path) -> BundleStore:
     return store
 
 
-def test_an_answer_names_the_table_that_it_is_from(bundle: Bundle, store: BundleStore, start_service: Starter) -> None:
+def test_an_answer_names_the_table_that_it_is_from(
+    bundle: Bundle, store: BundleStore, start_service: Starter
+) -> None:
     [earlier] = store.serving().before
     serving = [store.root / earlier]
     service = start_service(lambda: serving[0])

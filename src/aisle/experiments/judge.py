@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from aisle.catalog import TypeChanges
 from aisle.errors import UsageError
 from aisle.experiments.sequential import evidence, interval
 from aisle.store.arms import ArmCounts, Comparison, Pairs, compare
@@ -129,10 +130,13 @@ class Findings:
         }
 
 
-def judge(connection: Connection, experiment: Experiment) -> Findings:
-    """Counted by the database, which works for a second on 100,000 products."""
+def judge(connection: Connection, experiment: Experiment, changes: TypeChanges = TypeChanges()) -> Findings:
+    """Counted by the database, which works for a second on 100,000 products.
+
+    `changes` is what became of types that the challenger does not know any more.
+    """
     rules = Rules.of(experiment)
-    found = compare(connection, experiment, slower=rules.slower)
+    found = compare(connection, experiment, slower=rules.slower, now=changes)
     criteria = _criteria(found, experiment, rules)
     verdict, reason = _verdict(found, criteria, rules)
     return Findings(

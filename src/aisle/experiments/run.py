@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 
 from sqlalchemy import Engine
 
+from aisle.catalog import TypeChanges
 from aisle.clock import utc_now
 from aisle.errors import CheckFailed, InputError, UsageError
 from aisle.experiments.judge import Findings, Rules, judge
@@ -91,7 +92,11 @@ def latest(settings: Settings, *, count: int = 20) -> list[Experiment]:
 def findings(settings: Settings, experiment: Experiment) -> Findings:
     """As they are now."""
     with _database(settings) as engine, reading(engine) as connection:
-        return judge(connection, experiment)
+        return judge(connection, experiment, _changes(settings, experiment))
+
+
+def _changes(settings: Settings, experiment: Experiment) -> TypeChanges:
+    return BundleStore(settings.models_path).changes_of(experiment.challenger)
 
 
 def set_share(settings: Settings, share: float, *, who: str) -> Experiment:
@@ -116,7 +121,7 @@ def stop(settings: Settings, experiment: Experiment | None = None, *, reason: st
     with _database(settings) as engine:
         with reading(engine) as connection:
             ended = experiment or _running(experiments.current(connection))
-            found = judge(connection, ended)
+            found = judge(connection, ended, _changes(settings, ended))
         return _end(engine, ended, Outcome.STOPPED, reason, found, who)
 
 
@@ -124,7 +129,7 @@ def finish(settings: Settings, experiment: Experiment, *, who: str) -> Experimen
     """End one that has seen enough and is not worse; any other goes on, and one that is over stays as it is."""
     with _database(settings) as engine:
         with reading(engine) as connection:
-            found = judge(connection, experiment)
+            found = judge(connection, experiment, _changes(settings, experiment))
             if not found.has_enough:
                 return experiments.get(connection, experiment.id)
         return _end(engine, experiment, Outcome.ENOUGH, found.reason, found, who)

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from aisle.catalog import ProductType
+from aisle.catalog import ProductType, TypeChanges
 from aisle.errors import BundleError, CheckFailed, InputError
 from aisle.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from aisle.logs import get_logger
-from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle, types_of
+from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle, only_types
 
 POINTER_FILE = "serving.json"
 LOCK_FILE = ".serving.lock"
@@ -90,12 +90,13 @@ class BundleStore:
 
     def types_of(self, version: str) -> Mapping[str, ProductType]:
         """The table of types of a version; empty where it is not there any more, or damaged."""
-        folder = self.root / version
-        try:
-            return types_of(folder) if folder.parent == self.root else {}
-        except InputError as error:
-            pass_over(version, error)
-            return {}
+        found = self._only_types(version)
+        return {} if found is None else found.types()
+
+    def changes_of(self, version: str) -> TypeChanges:
+        """What a version knows of the types of earlier tables; nothing where it is not there any more, or damaged."""
+        found = self._only_types(version)
+        return TypeChanges() if found is None else found.changes()
 
     def make_champion(self, version: str, *, instead_of: str | Whoever | None = Whoever.SERVES) -> Serving:
         """Point to `version`, which must be in the store and whole; the champion so far can be rolled back to.
@@ -142,6 +143,18 @@ class BundleStore:
         with (self.root / LOCK_FILE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self.serving()
+
+    def _only_types(self, version: str) -> Bundle | None:
+        folder = self.root / version
+        if folder.parent != self.root:
+            return None
+        try:
+            found = only_types(folder)
+            found.types(), found.changes()
+        except InputError as error:
+            pass_over(version, error)
+            return None
+        return found
 
     def _point(self, serving: Serving) -> Serving:
         write_json(self.root / POINTER_FILE, asdict(serving))

@@ -230,7 +230,8 @@ class Experiments:
         if is_shadow:
             with self._champion.lend() as predictor:
                 types = {*predictor.bundle.types(), *predictor.classifier.codes}
-            running.shadow = Shadow(challenger, self._queue, self._recorder, champion_types=types)
+            changes = await run_in_threadpool(self._store.changes_of, experiment.challenger)
+            running.shadow = Shadow(challenger, self._queue, self._recorder, champion_types=types, changes=changes)
             running.shadow.start()
         else:
             running.queue = ChallengerQueue(
@@ -281,7 +282,7 @@ class Experiments:
                 return
         started = time.perf_counter()
         with reading(self._engine) as connection:
-            found = judge(connection, experiment)
+            found = judge(connection, experiment, self._store.changes_of(experiment.challenger))
         self._look_seconds = time.perf_counter() - started
         if found.verdict is Verdict.WORSE and found.worse_in is not None:
             self._end(experiment, Outcome.WORSE, found.worse_in, found.reason, found.as_dict())

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Collection
 
-from aisle.catalog import Prediction, Product
+from aisle.catalog import Prediction, Product, TypeChanges
 from aisle.service.aside import Aside, NotReady
 from aisle.service.batching import BatchingQueue
 from aisle.service.metrics import SHADOW_AGREEMENT, SHADOW_PREDICTIONS
@@ -24,14 +24,22 @@ MOST_WAITING = 8
 class Shadow:
     """Start it and stop it in the event loop that predicts.
 
-    Where one of the two names a type that the other's table does not have, nothing is said about agreement.
+    The champion's types are followed by `changes` to what they are in the challenger's table. Where one of the two
+    then names a type that the other does not know, nothing is said about agreement.
     """
 
     def __init__(
-        self, challenger: Aside, queue: BatchingQueue, recorder: Recorder, *, champion_types: Collection[str]
+        self,
+        challenger: Aside,
+        queue: BatchingQueue,
+        recorder: Recorder,
+        *,
+        champion_types: Collection[str],
+        changes: TypeChanges = TypeChanges(),
     ) -> None:
         self._challenger = challenger
-        self._common = challenger.types.keys() & champion_types
+        self._changes = changes
+        self._common = challenger.types.keys() & {changes.now(code) for code in champion_types}
         self._queue = queue
         self._recorder = recorder
         self._waiting: deque[tuple[Product, PredictionRecord]] = deque()
@@ -72,9 +80,9 @@ class Shadow:
             SHADOW_PREDICTIONS.labels("dropped").inc()
             return
         prediction = said if isinstance(said, Prediction) else None
-        agrees = None
-        if prediction is not None and {prediction.type.code, record.predicted} <= self._common:
-            agrees = prediction.type.code == record.predicted
+        agrees, champion_said = None, self._changes.now(record.predicted)
+        if prediction is not None and {prediction.type.code, champion_said} <= self._common:
+            agrees = prediction.type.code == champion_said
         self._recorder.record(
             Shadowed(
                 prediction_id=record.id,

@@ -2,11 +2,16 @@
 
 Each product counts once for whatever depends on the product: a client that sends one again and again must not decide
 an experiment. A prediction of the arm of one version that the other version answered is a failure of the first.
+
+Types are those of the challenger's table: `now` is what became of earlier ones, None for one that fell away. What
+people gave a type that fell away tells nothing of either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -28,6 +33,7 @@ from aisle.store.experiments import Arm, Experiment, Kind
 from aisle.store.schema import feedback, predictions, shadow_predictions
 
 P, S, F = predictions.c, shadow_predictions.c, feedback.c
+NO_CHANGES: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,17 @@ class Comparison:
     agreement: Pairs | None
 
 
-def compare(connection: Connection, experiment: Experiment, *, slower: float) -> Comparison:
+Now = Mapping[str, str | None]
+
+
+def compare(connection: Connection, experiment: Experiment, *, slower: float, now: Now = NO_CHANGES) -> Comparison:
     """`slower`: a challenger that takes more than so many times the champion's seconds is worse in that pair."""
     if experiment.kind is Kind.SHADOW:
-        return _shadow(connection, experiment, slower)
-    return _arms(connection, experiment, slower)
+        return _shadow(connection, experiment, slower, now)
+    return _arms(connection, experiment, slower, now)
 
 
-def _shadow(connection: Connection, experiment: Experiment, slower: float) -> Comparison:
+def _shadow(connection: Connection, experiment: Experiment, slower: float, now: Now) -> Comparison:
     product = (
         select(
             func.count().label("answers"),
@@ -97,7 +106,7 @@ def _shadow(connection: Connection, experiment: Experiment, slower: float) -> Co
             func.avg(product.champion_seconds).label("champion_seconds"),
         )
     ).one()
-    said = _labelled(experiment, S.predicted.label("challenger_said")).join(
+    said = _labelled(experiment, now, S.predicted.label("challenger_said")).join(
         shadow_predictions, S.prediction_id == P.id
     )
     last = said.where(S.predicted.is_not(None)).subquery().c
@@ -125,13 +134,13 @@ def _shadow(connection: Connection, experiment: Experiment, slower: float) -> Co
     )
 
 
-def _arms(connection: Connection, experiment: Experiment, slower: float) -> Comparison:
+def _arms(connection: Connection, experiment: Experiment, slower: float, now: Now) -> Comparison:
     is_its = P.experiment_id == experiment.id
     answers = select(P.arm, func.count(), func.count(P.input_hash.distinct()), func.avg(P.seconds))
     counts = {row[0]: row[1:] for row in connection.execute(answers.where(is_its).group_by(P.arm))}
     failures = select(P.arm, func.count(P.input_hash.distinct())).where(is_its, _failed(experiment)).group_by(P.arm)
     failed: dict[Any, int] = {row[0]: row[1] for row in connection.execute(failures)}
-    labels = _labels_of_arms(connection, experiment)
+    labels = _labels_of_arms(connection, experiment, now)
 
     def arm(name: Arm, labelled: int, right: int) -> ArmCounts:
         answered, products, seconds = counts.get(name, (0, 0, None))
@@ -169,9 +178,9 @@ def _latency_of_neighbours(connection: Connection, experiment: Experiment, slowe
     return Pairs(worse=found[1], better=found[0] - found[1])
 
 
-def _labels_of_arms(connection: Connection, experiment: Experiment) -> Row[int, int, int, int, int, int]:
+def _labels_of_arms(connection: Connection, experiment: Experiment, now: Now) -> Row[int, int, int, int, int, int]:
     """The first labelled product of the one arm is compared with the first of the other, and so on."""
-    last = _labelled(experiment).where(~_failed(experiment)).subquery().c
+    last = _labelled(experiment, now).where(~_failed(experiment)).subquery().c
     turn = (
         select(
             last.arm,
@@ -202,22 +211,27 @@ def _labels_of_arms(connection: Connection, experiment: Experiment) -> Row[int, 
     ).one()
 
 
-def _labelled(experiment: Experiment, *more: ColumnElement[Any]) -> Select[Any]:
+def _labelled(experiment: Experiment, now: Now, *more: ColumnElement[Any]) -> Select[Any]:
     """What people said of the products of each arm: the last word on a product has `turn` 1."""
     product = (P.arm, P.input_hash)
     return (
         select(
             P.arm,
-            P.predicted,
-            F.type_code,
+            _today(P.predicted, now).label("predicted"),
+            _today(F.type_code, now).label("type_code"),
             func.row_number().over(partition_by=product, order_by=F.id.desc()).label("turn"),
             func.min(F.id).over(partition_by=product).label("first_said"),
             *more,
         )
         .select_from(feedback)
         .join(predictions, P.id == F.prediction_id)
-        .where(P.experiment_id == experiment.id)
+        .where(P.experiment_id == experiment.id, F.type_code.not_in([code for code in now if now[code] is None]))
     )
+
+
+def _today(column: ColumnElement[str], now: Now) -> ColumnElement[str]:
+    mapped = {code: today for code, today in now.items() if today is not None}
+    return case(mapped, value=column, else_=column) if mapped else column
 
 
 def _failed(experiment: Experiment) -> ColumnElement[bool]:
