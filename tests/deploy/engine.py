@@ -26,6 +26,13 @@ IMAGES = Path(__file__).with_name("images")
 BASE, RELEASE = "python:3.11.14-slim-bookworm", "bookworm"
 CLIENT = "docker:28.5.2-cli"
 DEBIAN_IMAGES = {"postgres:15.18-bookworm": "postgres", "redis:7.0.15-bookworm": "redis"}
+WATCHING_IMAGES = {
+    "prom/prometheus:v3.5.0": "prometheus",
+    "prom/alertmanager:v0.28.1": "alertmanager",
+    "prom/pushgateway:v1.11.4": "pushgateway",
+    "prom/node-exporter:v1.9.1": "node-exporter",
+}
+"""Older ones stand in for them, of Debian; of Grafana there is none."""
 REVISION = "0123456789abcdef"
 SECONDS = 1500
 LAST_WITH_BUILDKIT_INSIDE = 22
@@ -96,8 +103,10 @@ def _daemon(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     address = f"unix://{folder}/docker.sock"
     places = [f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
+    # Mounts of its own: on a machine that is a container itself none is shared, as that of node exporter has to be.
+    command = ["unshare", "--mount", "--propagation", "shared", "dockerd", f"--host={address}", *places]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["dockerd", f"--host={address}", *places], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60
         while not _answers({**os.environ, "DOCKER_HOST": address}):
@@ -156,6 +165,13 @@ def _provide_images(engine: Engine, folder: Path) -> None:
     for name, stand_in in DEBIAN_IMAGES.items():
         if not engine.has(name):
             engine("build", "--tag", name, IMAGES / stand_in)
+
+
+def provide_watching(engine: Engine) -> None:
+    """The images of the profile `monitoring`, Grafana's excepted."""
+    for name, target in WATCHING_IMAGES.items():
+        if not engine.has(name):
+            engine("build", "--target", target, "--tag", name, IMAGES / "watching")
 
 
 def _import_base(engine: Engine, folder: Path) -> None:

@@ -6,24 +6,21 @@ import json
 import os
 import re
 import subprocess
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
-from tests.deploy.engine import CLIENT, DEBIAN_IMAGES, Engine
+from tests.deploy.application import SECRETS, Application, running_application, write_secrets
+from tests.deploy.engine import CLIENT, DEBIAN_IMAGES, WATCHING_IMAGES, Engine
 from tests.deploy_tools import REPOSITORY, tool
-from tests.servers import free_port
 
 from aisle.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built by whoever asks first
 
-SECRETS = REPOSITORY / "deploy" / "secrets.sh"
 OURS = re.compile(r"^aisle/")
 NOT_READ_ONLY = {
     "postgres": "the official image writes its socket and its configuration beside the volume",
@@ -47,10 +44,7 @@ ROOT = {
 
 @pytest.fixture(scope="module")
 def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Secrets as `make secrets` writes them."""
-    file = tmp_path_factory.mktemp("secrets") / ".env"
-    subprocess.run(["sh", SECRETS, file], check=True, capture_output=True)
-    return file
+    return write_secrets(tmp_path_factory.mktemp("secrets"))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +99,7 @@ def test_each_image_is_ours_or_of_an_exact_version(services: dict[str, dict[str,
 
 
 def test_what_stands_in_for_an_image_has_the_name_that_compose_asks_for(services: dict[str, dict[str, Any]]) -> None:
-    assert set(DEBIAN_IMAGES) <= {service["image"] for service in services.values()}
+    assert {*DEBIAN_IMAGES, *WATCHING_IMAGES} <= {service["image"] for service in services.values()}
     assert f"DOCKER_IMAGE={CLIENT}" in (REPOSITORY / "Dockerfile").read_text()
 
 
@@ -151,48 +145,10 @@ def test_prometheus_asks_services_that_are_there(services: dict[str, dict[str, A
     assert asked - {"127.0.0.1"} <= set(services)
 
 
-@dataclass
-class Application:
-    """A project of its own that is up, and how to call Compose for it."""
-
-    docker: Engine
-    project: str
-    env_file: Path
-    ports: dict[str, str]
-
-    def compose(self, *words: str, check: bool = True) -> str:
-        first = ("compose", "--project-name", self.project, "--env-file", self.env_file)
-        return self.docker(*first, *words, check=check, **self.ports)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['SERVE_PUBLISH_PORT']}"
-
-    @property
-    def token_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['AUTH_PUBLISH_PORT']}"
-
-    def sign_in(self, url: str = "") -> dict[str, str]:
-        values = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
-        form = {"username": values["BOOTSTRAP_ADMIN_USER"], "password": values["BOOTSTRAP_ADMIN_PASSWORD"]}
-        answer = httpx.post(f"{url or self.url}/token", data=form, timeout=30)
-        assert answer.status_code == 200, answer.text
-        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
-
-
 @pytest.fixture(scope="module")
 def application(docker: Engine, env_file: Path) -> Iterator[Application]:
-    for target in ("auth", "serve", "train"):
-        docker.image(target)
-    mark = uuid.uuid4().hex[:8]
-    ports = {f"{name}_PUBLISH_PORT": str(free_port()) for name in ("SERVE", "AUTH")}
-    subnet = f"172.30.{int(mark[:2], 16)}.0/24"
-    running = Application(docker, f"aisle-test-{mark}", env_file, {**ports, "AISLE_SUBNET": subnet})
-    try:
-        running.compose("up", "--detach", "--wait", "--no-build")
+    with running_application(docker, env_file) as running:
         yield running
-    finally:
-        running.compose("down", "--volumes", "--timeout", "5", check=False)
 
 
 def test_a_token_and_a_prediction_go_through(application: Application) -> None:
