@@ -128,14 +128,15 @@ def latest_products(
     query = query.order_by(predictions.c.created_at.desc(), predictions.c.id)
     found: list[PredictionRecord] = []
     seen: set[str] = set()
-    for row in connection.execute(query.execution_options(yield_per=1000)):
-        record = PredictionRecord(**row._mapping)
-        names = {f"content {record.input_hash}", f"key {record.product_key or record.input_hash}"}
-        if not names & seen:
-            found.append(record)
-        seen |= names
-        if len(found) == count:
-            break
+    with connection.execute(query.execution_options(yield_per=1000)) as rows:
+        for row in rows:
+            record = PredictionRecord(**row._mapping)
+            names = {f"content {record.input_hash}", f"key {record.product_key or record.input_hash}"}
+            if not names & seen:
+                found.append(record)
+            seen |= names
+            if len(found) == count:
+                break
     return found
 
 
