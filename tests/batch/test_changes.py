@@ -245,6 +245,10 @@ def test_bad_input_is_told_and_leaves_nothing(shop: Settings, catalogue: Path, t
     before, after = names(shop)
     with pytest.raises(UsageError, match=r"the output is .csv"):
         list_changes(shop, before=before, after=after, output=tmp_path / "out.parquet")
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    with pytest.raises(UsageError, match="no summary of changes"):
+        list_changes(shop, before=before, after=after, output=tmp_path / "mine.csv")
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
     with pytest.raises(InputError, match="no such folder"):
         list_changes(shop, before=before, after=after, data=tmp_path / "nowhere")
     write_csv(catalogue / TEST_FILE, [["", "designation"], ["1", "a"]])

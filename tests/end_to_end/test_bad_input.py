@@ -23,7 +23,7 @@ from tests.end_to_end.conftest import (
     write_shop,
 )
 
-from aisle.catalog import TYPES_FILE
+from aisle.catalog import CHANGES_FILE, TYPES_FILE
 from aisle.cli import main
 from aisle.data.raw import AGREEMENT_FILE, IMAGES_ZIP, LABELS_FILE, TRAIN_FILE, read_table
 from aisle.errors import InputError
@@ -206,6 +206,16 @@ CASES = {
     "type of the table without a product": Bad(
         put(TYPES_FILE, TYPES + b"V3,Velos\n"), ("shop: no valid row of type V3", "--allow-missing-types"),
         refused=True,
+    ),
+    "types that become each other": Bad(
+        put(CHANGES_FILE, b"prdtypecode,becomes\nA,B\nB,A\n"), (CHANGES_FILE, "(A → B → A)", "Say of each what")
+    ),
+    "a type that becomes none": Bad(
+        put(CHANGES_FILE, b"prdtypecode,becomes\nA,B\n"), (CHANGES_FILE, "type A becomes B, which", "Add B to")
+    ),
+    "a type that has changed and is there": Bad(
+        lambda shop: (put(TYPES_FILE, TYPES)(shop), put(CHANGES_FILE, b"prdtypecode,becomes\nL1,P2\n")(shop)),
+        (CHANGES_FILE, "type L1 has changed, and is in the table of types still", "Take it out"),
     ),
     "weights for other products": Bad(
         put(AGREEMENT_FILE, b",agreement\n0,0.9\n"), ("shop: 119 of 120", "119 weight_out_of_range", "--max-bad"),

@@ -10,6 +10,7 @@ an apostrophe in front, by which a spreadsheet shows it as text.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from aisle.batch.webhook import notify
 from aisle.data import raw
 from aisle.data.images import Images, map_bounded, open_images
 from aisle.errors import InputError, UsageError
-from aisle.files import atomic_path, remove_abandoned, sha256_bytes, sha256_file, write_json
+from aisle.files import atomic_path, read_json, remove_abandoned, sha256_bytes, sha256_file, write_json
 from aisle.logs import get_logger
 from aisle.model.bundle import Bundle
 from aisle.model.predictor import Outcome, Predictor
@@ -84,9 +85,11 @@ def list_changes(
     raw.check_raw_folder(folder)
     tables = {part: raw.read_products(folder / name) for part, name in PARTS.items() if (folder / name).is_file()}
     summary = output.with_suffix(".json")
+    _check_replaceable(summary)
     with ExitStack() as stack:
         images = open_images(folder)
-        both = _Both(stack, old_bundle, new_bundle, settings if images is not None else None, settings.cores)
+        cache = settings.cache_path if images is not None else None
+        both = _Both(stack, old_bundle, new_bundle, cache=cache, threads=settings.cores)
         tally = Tally(both.old, both.new)
         with atomic_path(output) as temporary:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -104,26 +107,42 @@ def list_changes(
     return report
 
 
-class _Both:
-    """The two models, and what they look at images with: the same eyes if they have the same encoder."""
+def _check_replaceable(summary: Path) -> None:
+    """Raises UsageError for a file that is none of ours."""
+    with contextlib.suppress(FileNotFoundError):
+        found: object = None
+        with contextlib.suppress(ValueError):
+            found = read_json(summary)
+        if not isinstance(found, dict) or "csv_sha256" not in found:
+            raise UsageError(
+                "is no summary of changes, and would be replaced", where=summary, hint="Name another --output."
+            )
 
-    def __init__(
-        self, stack: ExitStack, old: Bundle, new: Bundle, with_images: Settings | None, threads: int
-    ) -> None:
+
+class _Both:
+    """The two models, and what they look at images with: the same eyes if they have the same encoder.
+
+    `cache` is None where there are no images.
+    """
+
+    def __init__(self, stack: ExitStack, old: Bundle, new: Bundle, *, cache: Path | None, threads: int) -> None:
         self.old, self.new = (stack.enter_context(Predictor(one, threads=threads)) for one in (old, new))
-        self._eyes: dict[str, Eyes] = {}
-        if with_images is not None:
-            graphs = {sha256_bytes(graph): graph for one in (old, new) if (graph := one.encoder_graph()) is not None}
-            for name, graph in graphs.items():
-                self._eyes[name] = stack.enter_context(Eyes(graph, with_images.cache_path, threads=threads))
+        self._eyes: dict[str, Eyes] = {}  # by the hash of an encoder
+        self._encoders: dict[str, str] = {}  # version → that hash
+        for bundle in (old, new):
+            graph = bundle.encoder_graph()
+            if cache is None or graph is None:
+                continue
+            encoder = self._encoders[bundle.version] = sha256_bytes(graph)
+            if encoder not in self._eyes:
+                self._eyes[encoder] = stack.enter_context(Eyes(graph, cache, threads=threads))
 
     def predict(self, rows: Sequence[ProductRow]) -> tuple[Sequence[ProductRow], list[Outcome], list[Outcome]]:
         products = [row.product for row in rows]
-        seen = {name: eyes.look_at(products) for name, eyes in self._eyes.items()}
+        seen = {encoder: eyes.look_at(products) for encoder, eyes in self._eyes.items()}
 
         def predicted(predictor: Predictor) -> list[Outcome]:
-            graph = predictor.bundle.encoder_graph()
-            return predictor.predict(products, seen=None if graph is None else seen.get(sha256_bytes(graph)))
+            return predictor.predict(products, seen=seen.get(self._encoders.get(predictor.version, "")))
 
         return rows, predicted(self.old), predicted(self.new)
 
