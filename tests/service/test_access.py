@@ -17,8 +17,10 @@ GOOD: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
     ("POST", "/predict_code"): ({"json": {"designation": "piscine"}}, 200),
     ("GET", "/model"): ({}, 200),
     ("POST", "/feedback"): ({"json": {"prediction_id": "0" * 32, "type": "2583"}}, 404),
+    ("POST", "/alerts"): ({"json": {"alerts": []}}, 202),
 }
 """What a signed-in user asks for, and the status of the answer."""
+NOT_FOR_CLIENTS = {("POST", "/alerts")}
 PROTECTED = list(GOOD)
 SIGN_IN = ("POST", "/token")
 OPEN = ["/", "/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"]
@@ -75,8 +77,10 @@ def test_a_token_for_somebody_else_or_of_somebody_elses_making_is_refused(servic
 
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-def test_each_role_may_do_this(service: Service, role: Role, method: str, path: str) -> None:
+def test_each_role_may_do_this_and_no_more(service: Service, role: Role, method: str, path: str) -> None:
     request, status = GOOD[method, path]
+    if role is Role.CLIENT and (method, path) in NOT_FOR_CLIENTS:
+        status = 403
     response = service.client.request(method, path, headers=service.headers(role), **request)
     assert response.status_code == status, response.text
 
