@@ -201,6 +201,16 @@ def test_corrections_are_part_of_what_is_learnt_from(shop: Shop) -> None:
     assert len(catalogue) == len(base) + now.detail["collected"]["corrections"] > len(base)
 
 
+@pytest.mark.slow
+def test_with_nothing_corrected_there_is_nothing_new(tmp_path: Path, sample: Path) -> None:
+    shutil.copytree(sample, tmp_path / "data" / "raw", ignore=shutil.ignore_patterns(IMAGES_ZIP))
+    shop = at(tmp_path)
+    train_bundle(light(), shop.way().base, shop.settings, who="anne")
+    shop.retrainings().begin(Cause.HAND, reason="just so", way=shop.way())
+    assert advanced(shop).stage is Stage.NOTHING_NEW
+    assert len(shop.store.versions()) == 1
+
+
 def test_while_there_are_too_few_products_it_waits(shop: Shop) -> None:
     assert advanced(shop).stage is Stage.SHADOW
     assert advanced(shop).updated_at == advanced(shop).updated_at

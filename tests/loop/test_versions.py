@@ -13,7 +13,7 @@ import pytest
 from aisle.errors import ServiceMissing
 from aisle.files import sha256_file
 from aisle.loop.corrections import CATALOGUE, CORRECTIONS_FILE, collect
-from aisle.loop.versions import version_by_dvc
+from aisle.loop.versions import NOTE, version_by_dvc
 from aisle.store.predictions import Word
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +31,16 @@ def collected(repository: Path, sample: Path, *titles: str) -> Path:
 
 def test_without_dvc_the_sum_of_the_corrections_is_what_there_is(sample: Path, tmp_path: Path) -> None:
     folder = collected(tmp_path, sample, "Livre ancien")
-    assert version_by_dvc(folder, "retraining 1") == {
-        "corrections": sha256_file(folder / CORRECTIONS_FILE),
-        "commit": None,
-    }
+    assert version_by_dvc(folder) == {"corrections": sha256_file(folder / CORRECTIONS_FILE), "note": None}
+
+
+def git(repository: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=repository, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def dvc(repository: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *words], cwd=repository, check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -47,35 +53,41 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "t")
     place = tmp_path / "repository"
     place.mkdir()
-    for command in (
-        ["git", "init", "--quiet"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-        [sys.executable, "-m", "dvc", "remote", "add", "-d", "shelf", str(tmp_path / "shelf")],
-        ["git", "add", "--all"],
-        ["git", "commit", "--quiet", "-m", "the code"],
-    ):
-        subprocess.run(command, cwd=place, check=True, capture_output=True)
+    git(place, "init", "--quiet")
+    dvc(place, "init", "--quiet")
+    dvc(place, "remote", "add", "-d", "shelf", str(tmp_path / "shelf"))
     shutil.copyfile(ROOT / ".gitignore", place / ".gitignore")
+    git(place, "add", "--all")
+    git(place, "commit", "--quiet", "-m", "the code")
     return place
 
 
 @pytest.mark.slow
-def test_each_version_comes_back_from_its_commit(repository: Path, sample: Path) -> None:
+def test_each_version_comes_back_from_its_note(repository: Path, sample: Path) -> None:
     folder = collected(repository, sample, "Livre ancien")
-    first = version_by_dvc(folder, "retraining 1")
+    first = version_by_dvc(folder)
     sums = {path.name: sha256_file(path) for path in (folder / CATALOGUE).glob("*.csv")}
     collected(repository, sample, "Livre ancien", "Piscine ronde")
-    second = version_by_dvc(folder, "retraining 2")
-    assert first["commit"] != second["commit"]
-    for command in (["git", "checkout", "--quiet", str(first["commit"])], [sys.executable, "-m", "dvc", "pull"]):
-        subprocess.run(command, cwd=repository, check=True, capture_output=True)
+    second = version_by_dvc(folder)
+    assert first["note"] != second["note"]
+    (repository / NOTE).write_text(str(first["note"]))
+    shutil.rmtree(repository / ".dvc" / "cache")  # so that it comes from where it was pushed to
+    dvc(repository, "pull", "--force")
     assert {path.name: sha256_file(path) for path in (folder / CATALOGUE).glob("*.csv")} == sums
+
+
+@pytest.mark.slow
+def test_nobody_s_branch_and_nothing_that_is_staged_moves(repository: Path, sample: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    version_by_dvc(collected(repository, sample, "Livre ancien"))
+    assert git(repository, "rev-parse", "HEAD") == before
+    assert git(repository, "status", "--porcelain") == f"?? {NOTE}"
 
 
 @pytest.mark.slow
 def test_twice_the_same_is_one_version(repository: Path, sample: Path) -> None:
     folder = collected(repository, sample, "Livre ancien")
-    assert version_by_dvc(folder, "retraining 1") == version_by_dvc(folder, "retraining 1")
+    assert version_by_dvc(folder) == version_by_dvc(folder)
 
 
 @pytest.mark.slow
@@ -85,4 +97,4 @@ def test_a_dvc_that_fails_is_a_service_that_is_missing(repository: Path, sample:
     (repository / ".dvc").mkdir()
     (repository / ".dvc" / "config").write_text("this is no configuration")
     with pytest.raises(ServiceMissing, match="dvc commit"):
-        version_by_dvc(folder, "retraining 1")
+        version_by_dvc(folder)

@@ -35,6 +35,15 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
     assert code_revision() == head.stdout.strip()
 
 
+def test_a_commit_of_something_else_is_no_other_code(checkout: Path) -> None:
+    before = code_revision()
+    (checkout.parent / "data.dvc").write_text("outs: []\n")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["add", "."], [*identity, "commit", "-qm", "data"]):
+        subprocess.run(["git", *words], cwd=checkout.parent, check=True)
+    assert code_revision() == before
+
+
 def test_each_change_is_another_revision(checkout: Path) -> None:
     seen = {code_revision()}
     for text in ("a = 1", "a = 2"):

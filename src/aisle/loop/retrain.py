@@ -183,7 +183,7 @@ class Retrainings:
         return Stage.VERSION, {"collected": {**asdict(collected), "folder": str(collected.folder)}}
 
     def _version(self, now: Retraining) -> Step:
-        return Stage.TRAIN, {"data_version": version_by_dvc(self.folder, f"retraining {now.id}")}
+        return Stage.TRAIN, {"data_version": version_by_dvc(self.folder)}
 
     def _train(self, now: Retraining) -> Step:
         champion = self._store.serving().champion

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,40 +16,33 @@ NOTE = "retraining.dvc"
 """In the root of the repository: git does not see what is in `data/`."""
 
 
-def version_by_dvc(folder: Path, message: str) -> dict[str, str | None]:
-    """Give catalogue and corrections to DVC, commit what it notes in git, and push where there is a remote.
+def version_by_dvc(folder: Path) -> dict[str, str | None]:
+    """Give catalogue and corrections to DVC, and push where there is a remote: their sum, and DVC's note.
 
-    Where there is no DVC (an image without it, a folder that is no repository) the sums are all there is, and whoever
-    called this versions the folder: the pipeline of Airflow does. Raises ServiceMissing where DVC or git fails.
+    The note is left in the root for whoever commits: a person, or the pipeline in its clone. Nobody's branch moves
+    by a retraining. Where there is no DVC (an image without it, a folder that is no repository) there is no note.
+    Raises ServiceMissing where DVC fails.
     """
-    found: dict[str, str | None] = {
-        "corrections": sha256_file(folder / CORRECTIONS_FILE),
-        "commit": None,
-    }
-    root = next(
-        (one for one in folder.resolve().parents if (one / ".dvc").is_dir() and (one / ".git").exists()), None
-    )
-    if root is None or find_spec("dvc") is None or shutil.which("git") is None:
+    found: dict[str, str | None] = {"corrections": sha256_file(folder / CORRECTIONS_FILE), "note": None}
+    parents = folder.resolve().parents
+    root = next((one for one in parents if (one / ".dvc").is_dir() and (one / ".git").exists()), None)
+    if root is None or find_spec("dvc") is None:
         get_logger(__name__).info("not versioned: no repository of DVC here", folder=str(folder))
         return found
     note = root / NOTE
     if not note.is_file():
         outs = f"- path: {CATALOGUE}\n- path: {CORRECTIONS_FILE}\n"
         write_text(note, f"wdir: {folder.resolve().relative_to(root)}\nouts:\n{outs}")
-    _call(root, sys.executable, "-m", "dvc", "commit", "--force", NOTE)
-    _call(root, "git", "add", "--", NOTE)
-    if _call(root, "git", "diff", "--cached", "--name-only", "--", NOTE).strip():
-        _call(root, "git", "commit", "--quiet", "--message", message, "--", NOTE)
-    if _call(root, sys.executable, "-m", "dvc", "remote", "list").strip():
-        _call(root, sys.executable, "-m", "dvc", "push", NOTE)
-    return {**found, "commit": _call(root, "git", "rev-parse", "HEAD").strip()}
+    _dvc(root, "commit", "--force", NOTE)
+    if _dvc(root, "remote", "list").strip():
+        _dvc(root, "push", NOTE)
+    return {**found, "note": note.read_text()}
 
 
-def _call(root: Path, *command: str) -> str:
+def _dvc(root: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
-        raise ServiceMissing(
-            f"`{' '.join(command).removeprefix(f'{sys.executable} -m ')}` failed: {said}", where=root
-        )
+        raise ServiceMissing(f"`dvc {' '.join(words)}` failed: {said}", where=root)
     return done.stdout

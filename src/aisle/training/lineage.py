@@ -14,14 +14,15 @@ COMPUTING_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "pillow",
 
 
 def code_revision() -> str:
-    """The commit of the checkout that runs, and a hash of its sources if they were altered since.
+    """The last commit that changed the sources that run, and a hash of them if they were altered since.
 
+    Other commits of a checkout, such as those that version data, make no other code.
     Outside a checkout what the image was built from (`AISLE_REVISION`), or else the package's version.
     """
     here = Path(aisle.__file__).parent
     try:
         _git(here, "ls-files", "--error-unmatch", "__init__.py")  # fails in somebody else's repository
-        revision = _git(here, "rev-parse", "HEAD")
+        revision = _git(here, "log", "-1", "--format=%H", "--", str(here))
         altered = _git(here, "status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
         return get_settings().aisle_revision or f"aisle {aisle.__version__}"
