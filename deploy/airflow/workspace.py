@@ -159,8 +159,10 @@ def main() -> None:
     asked = parser.parse_args()
     workspace = Workspace(Path(os.environ["AISLE_WORKSPACE"]), os.environ.get("AISLE_REPOSITORY", ""))
     workspace.folder.mkdir(parents=True, exist_ok=True)
-    with workspace.folder.with_name(f".{workspace.folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two DAGs work in the clone
+    # Two DAGs work in the clone. The folder itself is locked: beside it, a container may write nothing.
+    lock = os.open(workspace.folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if asked.verb == "prepare":
             workspace.prepare(asked.source, asked.rows, asked.seed, asked.recipe)
         elif asked.verb == "update":
@@ -169,6 +171,8 @@ def main() -> None:
             workspace.add(asked.message, asked.folder, asked.names)
         else:
             workspace.record(asked.message, asked.stages)
+    finally:
+        os.close(lock)
 
 
 if __name__ == "__main__":

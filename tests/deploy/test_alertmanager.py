@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.deploy_tools import REPOSITORY
-from tests.servers import alertmanager, find_program, free_port
-from tests.service.processes import AISLE, PASSWORD, Shop, wait_for
+from tests.servers import alertmanager, find_program
+from tests.service.processes import AISLE, Shop, wait_for
 
 from aisle.model.bundle import Bundle
 from aisle.registry.bundles import BundleStore
@@ -61,8 +61,7 @@ def shop(tmp_path: Path, bundle: Bundle) -> Shop:
     store = BundleStore(tmp_path / "models")
     store.add(bundle)
     store.make_champion(bundle.version)
-    admin = {"BOOTSTRAP_ADMIN_USER": "admin", "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD}
-    return Shop(tmp_path, {"PORT": "0", "AUTH_PORT": str(free_port()), "DRAIN_SECONDS": "0", **admin})
+    return Shop.at(tmp_path)
 
 
 def asked(shop: Shop) -> list[Request]:

@@ -21,7 +21,6 @@ import httpx
 import pytest
 from tests.deploy_tools import REPOSITORY
 from tests.servers import free_port
-from tests.service.conftest import NO_LIMITS
 from tests.service.processes import PASSWORD, Running, Shop, sign_in, wait_for
 
 from aisle.auth.keys import KeyRing
@@ -77,21 +76,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Shop:
     store = BundleStore(folder / "models")
     store.add(bundle)
     store.make_champion(bundle.version)
-    return Shop(
-        folder,
-        {
-            "PORT": "0",
-            "AUTH_PORT": str(free_port()),
-            "RATE_LIMITS": NO_LIMITS,
-            "DRAIN_SECONDS": "0",
-            "QUEUE_SIZE": str(QUEUE_SIZE),
-            "BOOTSTRAP_ADMIN_USER": "admin",
-            "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-            "LOGIN_ATTEMPTS_PER_MINUTE": "1000",
-            "TRUSTED_PROXIES": "127.0.0.1",
-            "LOGS_PATH": "logs",
-        },
-    )
+    return Shop.at(folder, QUEUE_SIZE=str(QUEUE_SIZE), TRUSTED_PROXIES="127.0.0.1")
 
 
 @pytest.fixture(scope="module")

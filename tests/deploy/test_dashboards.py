@@ -26,8 +26,7 @@ import httpx
 import pytest
 import yaml
 from tests.deploy_tools import REPOSITORY
-from tests.servers import alertmanager, find_program, free_port, node_exporter, prometheus, pushgateway
-from tests.service.conftest import NO_LIMITS
+from tests.servers import alertmanager, find_program, node_exporter, prometheus, pushgateway
 from tests.service.processes import AISLE, PASSWORD, Shop, sign_in, wait_for
 
 from aisle.data.prepare import Prepared
@@ -331,21 +330,11 @@ def running_shop(place: Path) -> Iterator[Watched]:
     """Everything that a shop runs, once each part of it has something to tell."""
     with contextlib.ExitStack() as stack:
         gateway = stack.enter_context(pushgateway(place / "pushgateway"))
-        shop = Shop(
+        shop = Shop.at(
             place,
-            {
-                "PORT": "0",
-                "AUTH_PORT": str(free_port()),
-                "RATE_LIMITS": NO_LIMITS,
-                "BOOTSTRAP_ADMIN_USER": "admin",
-                "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-                "LOGIN_ATTEMPTS_PER_MINUTE": "1000",
-                "CHAMPION_POLL_SECONDS": "0.2",
-                "LOGS_PATH": "logs",
-                "MLFLOW_TRACKING_URI": "off",
-                "RETRAIN_MIN_CORRECTIONS": "1000000",  # the verb looks, and says where it is
-                "PUSHGATEWAY_URL": gateway,
-            },
+            MLFLOW_TRACKING_URI="off",
+            RETRAIN_MIN_CORRECTIONS="1000000",  # the verb looks, and says where it is
+            PUSHGATEWAY_URL=gateway,
         )
         put_a_catalogue_through_its_stages(shop)
         challenger = add_challenger(shop)

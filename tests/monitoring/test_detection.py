@@ -90,6 +90,30 @@ def test_each_drift_raises_the_alarm_of_its_feature(what: str, reference: Refere
     assert name in alarms(detect(reference, observations(N, seed=1, **changed)))
 
 
+def test_a_type_that_the_model_never_saw_raises_alarms_where_a_fifth_is_of_it(reference: Reference) -> None:
+    """Its products have words of their own, look otherwise, and are taken for what they are least unlike."""
+    new, usual, chance = some(N, 0.2), observations(N, seed=1), np.random.default_rng(8)
+    words, unknown = usual.words["title"].copy(), usual.numbers["title_unknown"].copy()
+    words[new] = chance.random((new.sum(), 60)) < 0.02
+    unknown[new] = chance.beta(6, 4, new.sum())
+    components, confidence = usual.components.copy(), usual.numbers["confidence"].copy()
+    components[new] += 3
+    confidence[new] = chance.beta(3, 3, new.sum())
+    predicted = np.where(new, "2583", np.array(usual.names["predicted"])).tolist()
+    window = observations(
+        N,
+        seed=1,
+        title=words,
+        title_unknown=unknown,
+        components=components,
+        confidence=confidence,
+        predicted=predicted,
+    )
+    found = detect(reference, window)
+    assert {"title_unknown_words", "image_embedding", "confidence", "predicted"} <= alarms(found)
+    assert new[np.argsort(-found.unusual)[:20]].all()  # and the report shows them
+
+
 def test_an_alarm_needs_an_effect_that_matters(reference: Reference) -> None:
     _, changed = DRIFTS["an unsure model"]
     window = observations(N, seed=1, **changed)

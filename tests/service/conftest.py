@@ -21,6 +21,7 @@ from aisle.files import sha256_bytes, sha256_json
 from aisle.model.bundle import HEAD_FILE, KNOWN_ANSWER_FILE, MANIFEST_FILE, MODEL_FILE, Bundle
 from aisle.model.image import ImageEncoder
 from aisle.model.known_answer import known_answer
+from aisle.registry.bundles import BundleStore
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
 from aisle.settings import Settings
@@ -57,6 +58,16 @@ class Service:
 
 
 Starter = Callable[..., Service]
+
+
+@pytest.fixture
+def store(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> BundleStore:
+    """Two versions, the first of which is the champion."""
+    store = BundleStore(tmp_path / "models")
+    for one in (bundle, other_bundle):
+        store.add(one)
+    store.make_champion(bundle.version)
+    return store
 
 
 @pytest.fixture(scope="module")

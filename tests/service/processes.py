@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.servers import free_port
+from tests.service.conftest import NO_LIMITS
 
 from aisle.settings import Settings
 
@@ -101,6 +103,22 @@ class Shop:
 
     def with_settings(self, **settings: str) -> Shop:
         return Shop(self.folder, {**self.settings, **settings})
+
+    @classmethod
+    def at(cls, folder: Path, **settings: str) -> Shop:
+        """Free ports, an administrator, no limits: what all shops of tests have in common, and `settings`."""
+        common = {
+            "PORT": "0",
+            "AUTH_PORT": str(free_port()),
+            "RATE_LIMITS": NO_LIMITS,
+            "DRAIN_SECONDS": "0",
+            "CHAMPION_POLL_SECONDS": "0.1",
+            "BOOTSTRAP_ADMIN_USER": "admin",
+            "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
+            "LOGIN_ATTEMPTS_PER_MINUTE": "1000",
+            "LOGS_PATH": "logs",
+        }
+        return cls(folder, {**common, **settings})
 
 
 def sign_in(url: str, name: str = "admin") -> dict[str, str]:

@@ -23,16 +23,6 @@ from aisle.service.champion import Champion
 
 
 @pytest.fixture
-def store(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> BundleStore:
-    """Two versions, the first of which is the champion."""
-    store = BundleStore(tmp_path / "models")
-    for one in (bundle, other_bundle):
-        store.add(one)
-    store.make_champion(bundle.version)
-    return store
-
-
-@pytest.fixture
 def champion(store: BundleStore) -> Iterator[Champion]:
     champion = Champion(lambda: store.find("champion"), threads=1)
     yield champion

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.servers import free_port, new_cluster
-from tests.service.conftest import NO_LIMITS
-from tests.service.processes import PASSWORD, Load, Running, Shop, sign_in, wait_for
+from tests.servers import new_cluster
+from tests.service.processes import Load, Running, Shop, sign_in, wait_for
 from tests.service.test_experiments import calling_each_type_by_another_name
 from tests.service.test_processes import metric
 
@@ -39,19 +38,7 @@ def shop(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> Shop:
     for one in (bundle, other_bundle, Bundle.load(tmp_path / "bad")):
         store.add(one)
     store.make_champion(bundle.version)
-    return Shop(
-        tmp_path,
-        {
-            "PORT": "0",
-            "AUTH_PORT": str(free_port()),
-            "RATE_LIMITS": NO_LIMITS,
-            "DRAIN_SECONDS": "0",
-            "CHAMPION_POLL_SECONDS": "0.1",
-            "BOOTSTRAP_ADMIN_USER": "admin",
-            "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-            "LOGS_PATH": "logs",
-        },
-    )
+    return Shop.at(tmp_path)
 
 
 @pytest.fixture

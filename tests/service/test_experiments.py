@@ -77,15 +77,6 @@ class Trial:
 
 
 @pytest.fixture
-def store(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> BundleStore:
-    store = BundleStore(tmp_path / "models")
-    for one in (bundle, other_bundle):
-        store.add(one)
-    store.make_champion(bundle.version)
-    return store
-
-
-@pytest.fixture
 def trial(start_service: Starter, store: BundleStore, tmp_path: Path) -> Iterator[Trial]:
     with trial_of(start_service, store, f"sqlite:///{tmp_path / 'aisle.db'}") as trial:
         yield trial

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.servers import RunningRedis, free_port, new_cluster, nginx
-from tests.service.conftest import MALFORMED, NO_LIMITS, Harm, answering_wrongly, damaged
+from tests.service.conftest import MALFORMED, Harm, answering_wrongly, damaged
 from tests.service.processes import AISLE, PASSWORD, Load, Running, Shop, sign_in, wait_for
 
 from aisle.model.bundle import Bundle
@@ -39,22 +39,7 @@ def shop(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> Shop:
     for one in (bundle, other_bundle):
         store.add(one)
     store.make_champion(bundle.version)
-    port = str(free_port())
-    return Shop(
-        tmp_path,
-        {
-            "PORT": "0",
-            "AUTH_PORT": port,
-            "RATE_LIMITS": NO_LIMITS,
-            "DRAIN_SECONDS": "1",
-            "CHAMPION_POLL_SECONDS": "0.1",
-            "BOOTSTRAP_ADMIN_USER": "admin",
-            "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-            "LOGIN_ATTEMPTS_PER_MINUTE": "1000",
-            "TRUSTED_PROXIES": "127.0.0.1",
-            "LOGS_PATH": "logs",
-        },
-    )
+    return Shop.at(tmp_path, DRAIN_SECONDS="1", TRUSTED_PROXIES="127.0.0.1")
 
 
 @pytest.fixture
