@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "shadow": shadow.run,
     "networks": networks.run,
     "drift": drift.run,
+    "drift_real": drift.run_real,
     "scale": scale.run,
     "first_run": first_run.run,
 }

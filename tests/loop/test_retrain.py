@@ -21,6 +21,7 @@ from aisle.loop import retrain as module
 from aisle.loop.retrain import FOLDER, MOST_FAILURES, Retrainings, Way
 from aisle.loop.triggers import NotDue
 from aisle.loop.watch import run_due, watch
+from aisle.monitoring.stages import LAST, textfile
 from aisle.pipeline import train_bundle
 from aisle.registry.bundles import BundleStore
 from aisle.registry.gate import Criterion, Verdict
@@ -223,6 +224,7 @@ def test_it_becomes_champion_after_shadow_and_canary(shop: Shop) -> None:
     assert done.ended_at is not None
     assert shop.store.serving().champion == done.detail["version"] != before
     assert (shop.settings.reports_path / done.detail["version"] / "changes.csv").is_file()
+    assert LAST["success"] in textfile("changes", shop.settings).read_text()
     assert experiments.current(shop.settings) is None
 
 

@@ -31,6 +31,7 @@ from aisle.loop.corrections import CATALOGUE, collect
 from aisle.loop.versions import version_by_dvc
 from aisle.measuring import judge_challenger
 from aisle.model.bundle import MODEL_FILE, Bundle
+from aisle.monitoring import stages
 from aisle.pipeline import choose_recipe, train_bundle
 from aisle.registry.bundles import CHAMPION, BundleStore
 from aisle.registry.frozen import FROZEN_FILE, frozen_products
@@ -288,9 +289,10 @@ class Retrainings:
         before = now.detail["champion"]
         if before is None:
             return Stage.DONE, {}
-        report = list_changes(
-            self.settings, before=before, after=now.detail["version"], data=Path(now.detail["base"])
-        )
+        with stages.stage("changes", self.settings, clock=self._clock):
+            report = list_changes(
+                self.settings, before=before, after=now.detail["version"], data=Path(now.detail["base"])
+            )
         found: dict[str, Any] = {"changes": report.as_dict()}
         try:
             notify(report, self.settings)
