@@ -37,6 +37,14 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     assert inspect(engine).get_table_names() == before
 
 
+def test_whoever_finds_nothing_to_migrate_waits_for_no_writer(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        another = open_database(engine.url.render_as_string(hide_password=False))
+        migrate(another)
+        another.dispose()
+
+
 def test_a_database_that_a_newer_release_migrated_stays_as_it_is(engine: Engine) -> None:
     with writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from aisle.store.engine import is_sqlite, writing
+from aisle.store.engine import is_sqlite, reading, writing
 
 # Any number will do, as long as nothing else in the database takes the same lock.
 _LOCK = 7_237_001
@@ -22,18 +22,29 @@ _LOCK = 7_237_001
 def migrate(engine: Engine) -> None:
     """Apply every migration that the database lacks, in one transaction: all of them or none.
 
-    A database that a newer release migrated stays as it is: a release leaves the one before it able to run.
+    Where none is lacking it is only read, so nobody waits for whoever is writing. A database that a newer release
+    migrated stays as it is: a release leaves the one before it able to run.
 
     Raises ServiceMissing when the database does not answer.
     """
-    with writing(engine) as connection, as_file(files("aisle.store") / "migrations") as folder:
-        take_turns(connection, _LOCK)
+    with as_file(files("aisle.store") / "migrations") as folder:
         config = Config()
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        known = {one.revision for one in ScriptDirectory.from_config(config).walk_revisions()}
-        if known.issuperset(MigrationContext.configure(connection).get_current_heads()):
-            command.upgrade(config, "head")
+        known = ScriptDirectory.from_config(config)
+        with reading(engine) as connection:
+            if not _lacks_any(connection, known):
+                return
+        with writing(engine) as connection:
+            take_turns(connection, _LOCK)
+            if _lacks_any(connection, known):
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+
+def _lacks_any(connection: Connection, known: ScriptDirectory) -> bool:
+    applied = set(MigrationContext.configure(connection).get_current_heads())
+    revisions = {one.revision for one in known.walk_revisions()}
+    return applied <= revisions and applied != set(known.get_heads())
 
 
 def take_turns(connection: Connection, lock: int) -> None:
