@@ -33,12 +33,9 @@ QUICK = {"DRAIN_SECONDS": "0"}
 
 
 @pytest.fixture
-def shop(tmp_path: Path, bundle: Bundle, other_bundle: Bundle) -> Shop:
+def shop(tmp_path: Path, store: BundleStore) -> Shop:
     """Two bundles, one of them champion; no limits; a port for the token service that the others know."""
-    store = BundleStore(tmp_path / "models")
-    for one in (bundle, other_bundle):
-        store.add(one)
-    store.make_champion(bundle.version)
+    assert store.serving().champion
     return Shop.at(tmp_path, DRAIN_SECONDS="1", TRUSTED_PROXIES="127.0.0.1")
 
 
