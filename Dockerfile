@@ -10,7 +10,7 @@ FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     PATH=/opt/aisle/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib KERAS_HOME=/app/data/keras \
     SERVE_HOST=0.0.0.0 AUTH_HOST=0.0.0.0
-RUN install -d -o 10001 -g 10001 /app /app/data /app/models /app/logs
+RUN install -d -o 10001 -g 10001 /app /app/data /app/data/batches /app/models /app/logs
 WORKDIR /app
 
 # What builds: uv, which installs in parallel, and what makes a wheel of the code.
@@ -30,8 +30,10 @@ RUN python3 -m venv --without-pip /opt/aisle
 
 FROM venv AS auth-packages
 RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
+# The libraries' own tests are an eighth of what a service would carry about.
 FROM venv AS serve-packages
-RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
+RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL \
+    && find /opt/aisle -type d -name tests -prune -exec rm -r {} +
 FROM venv AS data-packages
 RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS predict-packages
@@ -75,7 +77,7 @@ ENV AISLE_REVISION=$REVISION
 LABEL org.opencontainers.image.title="aisle train" org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision=$REVISION
 
-# evaluate, predict, and the gate
+# evaluate, predict, the gate, and the worker
 FROM base AS predict
 COPY --from=predict-packages /opt/aisle /opt/aisle
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \

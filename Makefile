@@ -2,13 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two tests at a time, file by file: many of them wait for a process or a disk.
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
+# The slow ones wait for more: one of the three has Docker, whose engine they share.
+PYTEST_SLOW := $(BIN)/pytest -n 3 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RECIPE ?= light
 # What a run installs: TensorFlow only for the recipe that learns with it.
+# (`full` learns in an environment of its own: make full-environment.)
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run environment setup check check-deploy test test-full test-containers soak bench bento airflow \
+.PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz bench \
+  bench-rivals bento airflow audit sbom licences docs reference \
   secrets init-airflow start stop restart logs env-example lock clean
 
 help:  ## Show this list.
@@ -18,6 +24,8 @@ run: $(VENV)/.run-$(notdir $(RUN_LOCK))  ## Import a catalogue, train, evaluate 
 	$(BIN)/aisle run --recipe $(RECIPE) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 environment: $(VENV)/.run-$(notdir $(RUN_LOCK))
+
+full-environment: .venv-full/.ready  ## What the recipe full learns with, in .venv-full; TORCH says which PyTorch.
 
 setup: $(VENV)/.dev  ## Everything for development, in .venv.
 
@@ -30,24 +38,48 @@ check: $(VENV)/.dev  ## Lint, formatting, types, the direction of imports, gener
 	! grep -HnE 'https?://|index-url|find-links' requirements.txt requirements/*.txt
 
 test: $(VENV)/.dev  ## The tests of every commit, in minutes.
-	$(BIN)/pytest -m "not slow and not soak"
+	$(PYTEST) -m "not slow and not soak"
 
 check-deploy: $(VENV)/.dev .venv-deploy/.ready  ## Containers, manifests, workflows and scripts, by their linters.
 	$(BIN)/pytest -m "not soak" $(addprefix tests/deploy/test_,files.py rules.py workflows.py kubernetes.py charts.py)
 
 # Each of these wants an environment of its own; the tests call them as they are.
-TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready
+TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready .venv-full/.ready
 test-full: $(VENV)/.dev $(TOOLS)  ## What is slow, or needs an engine, a browser or a cluster.
-	$(BIN)/pytest -m "slow and not soak"
+	$(PYTEST_SLOW) -m "slow and not soak"
 
 test-containers: $(VENV)/.dev $(TOOLS)  ## Part of test-full: what is built, started and deployed, with a real Docker engine.
 	$(BIN)/pytest -m "slow and not soak" tests/deploy
 
+# What comes in from elsewhere (docs/security.md). The first needs a network.
+audit: .venv-supply/.ready  ## Known holes in the locks that requirements/answered.toml does not answer.
+	$(PYTHON) deploy/supply.py audit .venv-supply/bin/pip-audit requirements.txt $(sort $(wildcard requirements/*.txt))
+
+sbom: $(VENV)/.dev .venv-supply/.ready  ## The bill of materials of the environment, CycloneDX, in data/reports/sbom.json.
+	mkdir -p data/reports
+	.venv-supply/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-format JSON --output-file data/reports/sbom.json $(BIN)/python
+
+licences: $(VENV)/.dev .venv-supply/.ready  ## The licence of every dependency; fails for one that pyproject.toml does not list.
+	$(PYTHON) deploy/supply.py licences .venv-supply/bin/pip-licenses $(BIN)/python
+
 soak: $(VENV)/.dev  ## Long runs, by hand.
 	$(BIN)/pytest -m soak --timeout 3600
 
+# Each kind of input for so many seconds, one after the other; docs/security.md says what was found.
+TARGETS ?= text image zip csv form bundle token
+SECONDS ?= 120
+fuzz: .venv-fuzz/.ready  ## Fuzz what reads what others send: TARGETS, each for SECONDS.
+	mkdir -p data/fuzz
+	cd data/fuzz && for target in $(TARGETS); do \
+	  PYTHONPATH=../../src:../.. ../../.venv-fuzz/bin/python -m tests.attacks.fuzz $$target -max_total_time=$(SECONDS) || exit; done
+
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks
+
+RIVALS := .venv-bentoml/.ready .venv-rivals/.ready .venv-rivals-mlserver/.ready
+bench-rivals: $(VENV)/.dev $(RIVALS)  ## Serving beside other ways to serve (docs/performance.md).
+	$(BIN)/python -m benchmarks.rivals
 
 # A pinned uv on the path, or BentoML installs one.
 bento: $(VENV)/.dev .venv-bentoml/.ready  ## Build the Bento, in data/bentoml.
@@ -79,6 +111,12 @@ restart: stop start  ## Stop and start.
 logs:  ## Follow the logs of all containers.
 	docker compose --profile '*' logs --follow --tail 100
 
+docs: .venv-docs/.ready  ## The documentation as a site, in site/; a broken link fails.
+	.venv-docs/bin/zensical build --strict --clean
+
+reference: $(VENV)/.dev  ## Write docs/reference from the code.
+	$(BIN)/python deploy/reference.py docs/reference
+
 env-example: $(VENV)/.dev  ## Write .env.example from the settings.
 	$(BIN)/python -m aisle.settings > .env.example
 
@@ -88,17 +126,25 @@ WHOLE := --extra serve --extra versions --group build
 lock: $(VENV)/.dev  ## Write the locks anew from pyproject.toml, without any registry's address.
 	$(LOCK) pyproject.toml --extra train $(WHOLE) -o requirements.txt
 	$(LOCK) pyproject.toml --extra keras $(WHOLE) -c requirements.txt -o requirements/keras.txt
-	$(LOCK) pyproject.toml --extra keras $(WHOLE) --group dev -c requirements/keras.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra keras --extra ray $(WHOLE) --group dev -c requirements/keras.txt -o requirements/dev.txt
 	for image in auth serve data predict; do \
 	  $(LOCK) pyproject.toml --extra $$image -c requirements.txt -o requirements/$$image.txt || exit; done
 	$(LOCK) pyproject.toml --extra keras -c requirements/keras.txt -o requirements/train.txt
+	$(LOCK) pyproject.toml --extra ray -c requirements/dev.txt -o requirements/ray.txt
 	$(LOCK) --group image -c requirements/dev.txt -o requirements/image.txt
 	$(LOCK) pyproject.toml --extra bentoml --group build -o requirements/bentoml.txt
 	$(subst --universal,,$(LOCK)) --group airflow -o requirements/airflow.txt
+	$(subst --universal,,$(LOCK)) pyproject.toml --extra model --group rivals -c requirements.txt -o requirements/rivals.txt
+	$(subst --universal,,$(LOCK)) pyproject.toml --extra model --group rivals-mlserver -o requirements/rivals-mlserver.txt
 	$(LOCK) --group deploy -o requirements/deploy.txt
+	$(LOCK) --group supply -o requirements/supply.txt
+	$(LOCK) pyproject.toml --extra serve --extra data --group fuzz -c requirements.txt -o requirements/fuzz.txt
+	$(LOCK) --group docs -o requirements/docs.txt
+	echo "torch; sys_platform == 'none'" | $(LOCK) pyproject.toml --extra full --group build -c requirements.txt \
+	  --override - --no-emit-package torch -o requirements/full.txt
 
 clean:  ## Remove what was built; data, models and logs stay.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("aisle needs Python 3.11 or later: make PYTHON=python3.12 …")'
@@ -114,6 +160,16 @@ $(VENV)/.run-%.txt: $(RUN_LOCK) pyproject.toml | $(BIN)/python
 .venv-%/.ready: requirements/%.txt | $(VENV)/.dev
 	$(PYTHON) -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --require-hashes --python .venv-$* -r requirements/$*.txt
+	touch $@
+
+# PyTorch is not in the lock: which build of it is right, for a CPU or which kind of GPU, only the machine knows. pip takes
+# what it is configured to find.
+TORCH ?= torch==2.13.0
+.venv-full/.ready: requirements/full.txt pyproject.toml | $(VENV)/.dev
+	$(PYTHON) -m venv .venv-full
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes --python .venv-full -r requirements/full.txt
+	.venv-full/bin/python -m pip --disable-pip-version-check install --quiet "$(TORCH)"
+	.venv-full/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python

@@ -11,16 +11,40 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bulk, drift, first_run, networks, real_catalogue, scale, service, shadow, startup
+from benchmarks import (
+    bulk,
+    console,
+    drift,
+    explain,
+    first_run,
+    fusion,
+    image_models,
+    networks,
+    queue_order,
+    ray_bulk,
+    real_catalogue,
+    scale,
+    service,
+    shadow,
+    startup,
+    unknown_types,
+)
 from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "startup": startup.run,
     "real_catalogue": real_catalogue.run,
+    "fusion": fusion.run,
+    "image_models": image_models.run,
+    "unknown_types": unknown_types.run,
+    "explain": explain.run,
     "bulk": bulk.run,
+    "ray_bulk": ray_bulk.run,
     "service": service.run,
     "shadow": shadow.run,
+    "console": console.run,
     "networks": networks.run,
+    "queue_order": queue_order.run,
     "drift": drift.run,
     "drift_real": drift.run_real,
     "scale": scale.run,
@@ -35,7 +59,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--real", type=Path, default=ROOT.parent / "shared" / "rakuten", help="folder of the real catalogue"
     )
-    parser.add_argument("--model", default="", help="bulk, service, shadow: a bundle to use instead of training one")
+    parser.add_argument(
+        "--model",
+        default="",
+        help="bulk, ray_bulk, service, shadow, console: a bundle, to train none",
+    )
     parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
     parser.add_argument(
         "--images", type=int, default=0, help="networks: so many products have an image (default: all)"

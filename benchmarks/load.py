@@ -38,8 +38,13 @@ class Connections:
             reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            _, _, rest = head.partition(b"content-length:")
-            await reader.readexactly(int(rest.split(b"\r\n")[0]))
+            if b"transfer-encoding: chunked" in head:
+                while size := int(await reader.readline(), 16):
+                    await reader.readexactly(size + 2)
+                await reader.readline()
+            else:
+                _, _, rest = head.partition(b"content-length:")
+                await reader.readexactly(int(rest.split(b"\r\n")[0]))
         except (OSError, EOFError, ValueError):
             return CONNECTION_ERROR
         if b"connection: close" in head:

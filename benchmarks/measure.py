@@ -123,8 +123,15 @@ def executable() -> Path:
     return Path(sys.executable).with_name("aisle")
 
 
-def record(name: str, figures: Sequence[Figure], command: str, *, results: Path = RESULTS) -> dict[str, Any]:
-    """Append what was measured to the results of today, and return the entry."""
+def record(
+    name: str,
+    figures: Sequence[Figure],
+    command: str,
+    *,
+    results: Path = RESULTS,
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Append what was measured to the results of today, and return the entry; `details` says more of how."""
     now = datetime.now(UTC)
     entry = {
         "name": name,
@@ -136,6 +143,7 @@ def record(name: str, figures: Sequence[Figure], command: str, *, results: Path 
         "goals": {one.name: one.goal for one in figures if one.goal},
         "missed": [one.name for one in figures if not one.met],
         "met": all(one.met for one in figures),
+        **({"details": dict(details)} if details else {}),
     }
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{now.date().isoformat()}.json"

@@ -35,6 +35,7 @@ ROUND_SECONDS = 5.0
 LATENCY_SECONDS = 15.0
 OVERLOAD_SECONDS = 6.0
 CLIENTS = 16
+DATABASE = "sqlite:///bench.db"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -69,13 +70,7 @@ def run(options: Options) -> list[Figure]:
     real = options.real_catalogue()
     shown = shown_products(real)
     with Workplace() as place, ExitStack() as stack:
-        if options.model:
-            place.aisle("registry", "list")  # makes the folder of the store
-            add_model(place, Path(options.model))
-        else:
-            place.aisle("import", "--source", real)
-            place.aisle("train", "--recipe", "light")
-        model = next(path for path in (place.path / "models_path").iterdir() if path.is_dir())
+        model = champion_of(place, options, real)
         token, auth_url = stack.enter_context(token_service(place))
         server = stack.enter_context(running_service(place, auth_url))
         return _measure(server, model, shown, token)
@@ -201,6 +196,17 @@ def shown_products(real: Path) -> list[Shown]:
     return found[:PRODUCTS]
 
 
+def champion_of(place: Workplace, options: Options, real: Path) -> Path:
+    """The bundle that serves at this place: the one that was named, or one that is trained now."""
+    if options.model:
+        place.aisle("registry", "list")  # makes the folder of the store
+        add_model(place, Path(options.model))
+    else:
+        place.aisle("import", "--source", real)
+        place.aisle("train", "--recipe", "light")
+    return next(path for path in (place.path / "models_path").iterdir() if path.is_dir())
+
+
 def add_model(place: Workplace, model: Path) -> None:
     from aisle.model.bundle import Bundle
     from aisle.registry.bundles import BundleStore
@@ -218,7 +224,7 @@ def token_service(place: Workplace) -> Iterator[tuple[str, str]]:
     minutes = "600"
     settings = {"AUTH_PORT": "0", "BOOTSTRAP_ADMIN_USER": "bench", "BOOTSTRAP_ADMIN_PASSWORD": password}
     settings |= {"ACCESS_TOKEN_EXPIRE_MINUTES": minutes}
-    with _started(place, ["auth"], settings, {LOAD_CORE}) as (_, url):
+    with started(place, ["auth"], settings, {LOAD_CORE}) as (_, url):
         form = urllib.parse.urlencode({"username": "bench", "password": password}).encode()
         with urllib.request.urlopen(f"{url}/token", form, timeout=30) as answer:  # noqa: S310
             yield json.load(answer)["access_token"], url
@@ -227,21 +233,21 @@ def token_service(place: Workplace) -> Iterator[tuple[str, str]]:
 @contextmanager
 def running_service(place: Workplace, auth_url: str) -> Iterator[Server]:
     settings = {"PORT": "0", "THREADS": "1", "AUTH_URL": auth_url, "RATE_LIMITS": "predict=100000000/second"}
-    started = time.perf_counter()
-    with _started(place, ["serve"], settings, {SERVER_CORE}) as (process, url):
+    begun = time.perf_counter()
+    with started(place, ["serve"], settings, {SERVER_CORE}) as (process, url):
         with urllib.request.urlopen(f"{url}/readyz", timeout=30) as answer:  # noqa: S310
             assert answer.status == 200
-        ready = time.perf_counter() - started
+        ready = time.perf_counter() - begun
         address = urllib.parse.urlsplit(url)
         yield Server(process, str(address.hostname), int(address.port or 0), ready)
 
 
 @contextmanager
-def _started(
+def started(
     place: Workplace, words: Sequence[str], settings: Mapping[str, str], cores: set[int]
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`aisle WORDS` on some cores, and the address it says that it serves; stopped at the end."""
-    environment = {**place.environment, **settings, "DRAIN_SECONDS": "0", "DATABASE_URL": "sqlite:///bench.db"}
+    environment = {**place.environment, **settings, "DRAIN_SECONDS": "0", "DATABASE_URL": DATABASE}
     log = place.path / f"{words[0]}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(

@@ -34,7 +34,7 @@ cluster() { kubectl --namespace "$namespace" "$@"; }
 component=app.kubernetes.io/component
 
 # What the migrations need, and the migrations, while the services of the release before go on. A Job cannot be changed.
-cluster apply --filename "$work/manifests.yaml" --selector "$component notin (serve, auth, migrate)"
+cluster apply --filename "$work/manifests.yaml" --selector "$component notin (serve, auth, worker, migrate)"
 cluster delete job --selector "$component=migrate" --ignore-not-found
 cluster apply --filename "$work/manifests.yaml" --selector "$component=migrate"
 if ! cluster wait job --selector "$component=migrate" --for=condition=complete --timeout="${ROLL_OUT_TIMEOUT:-10m}"; then
@@ -44,6 +44,6 @@ if ! cluster wait job --selector "$component=migrate" --for=condition=complete -
 fi
 
 cluster apply --filename "$work/manifests.yaml"
-for service in aisle-auth aisle-serve; do
+for service in aisle-auth aisle-serve aisle-worker; do
   cluster rollout status "deployment/$service" --timeout="${ROLL_OUT_TIMEOUT:-10m}"
 done

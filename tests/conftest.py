@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductType, ProductTypes, TypeChanges
 from aisle.data import raw
@@ -27,6 +29,18 @@ from aisle.training.train import train
 pytest_plugins = ["servers"]  # PostgreSQL and Redis
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "rakuten"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Of tests side by side a file stays together, and so does `tests/deploy`: there is one Docker engine."""
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "deploy" if file.startswith("tests/deploy/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

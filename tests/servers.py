@@ -9,6 +9,7 @@ skip and say why.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
@@ -219,6 +220,19 @@ def _watching(
 
 def find_program(name: str, *packages: str) -> str:
     """The path of a program, installed from Debian's `packages` if it is missing; skips where that cannot be."""
+    with _one_installation():
+        return _found_or_installed(name, *packages)
+
+
+@contextlib.contextmanager
+def _one_installation() -> Iterator[None]:
+    """Debian's tools refuse a second one at work, and tests may run side by side."""
+    with (Path(tempfile.gettempdir()) / f"aisle-installing-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _found_or_installed(name: str, *packages: str) -> str:
     found = _find(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}

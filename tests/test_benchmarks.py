@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # they are beside the package, not in it
 from benchmarks.networks import fewer_images, passes_of, product_figures
 
 LIGHT_FIRST: tuple[tuple[str, float, dict[str, object]], ...] = (

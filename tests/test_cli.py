@@ -145,3 +145,11 @@ def reads_environment(source: str) -> bool:
         name.name for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "os" for name in node.names
     }
     return bool(readers & (attributes | imported))
+
+
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_what_is_chosen_of_a_recipe_reaches_it(call: Call, verb: str) -> None:
+    for option, value in (("weights", "none"), ("fine-tune", "2"), ("text-models", "a"), ("image-models", "b")):
+        code, _, err = call(verb, "--recipe", "light", f"--{option}", value)
+        assert code == 2
+        assert f"the recipe light has no choice of {option}" in err

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
+from sqlalchemy import Engine
 
 from aisle.auth.accounts import Accounts
 from aisle.auth.app import create_app as create_token_service
 from aisle.auth.keys import KeyPolicy, ensure_key
 from aisle.auth.keyset import fetch_keys
 from aisle.auth.tokens import TokenPolicy, Verifier
+from aisle.batch.worker import Worker
 from aisle.client import Answer, ApiError, Client, ClientError, Unavailable
 from aisle.model.bundle import Bundle
+from aisle.registry.bundles import BundleStore
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
 from aisle.settings import Settings
@@ -29,17 +34,29 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 @pytest.fixture(scope="module")
-def running(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def settings(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("shop")
+    store = BundleStore(folder / "models")
+    store.add(bundle)
+    store.make_champion(bundle.version)
+    places = {"models_path": store.root, "batches_path": folder / "batches"}
+    return Settings().model_copy(update={"rate_limits": "predict=1000/minute", **places})
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return open_database(f"sqlite:///{tmp_path_factory.mktemp('client') / 'aisle.db'}")
+
+
+@pytest.fixture(scope="module")
+def running(bundle: Bundle, settings: Settings, engine: Engine) -> Iterator[tuple[str, str]]:
     """The address of a real prediction service with a token service behind it, and an API key."""
-    settings = Settings().model_copy(update={"rate_limits": "predict=1000/minute"})
-    url = f"sqlite:///{tmp_path_factory.mktemp('client') / 'aisle.db'}"
-    engine = open_database(url)
     migrate(engine)
     ensure_key(engine, KeyPolicy.of(settings))
     accounts = Accounts(engine, "test")
     accounts.add_person("anne", Role.REVIEWER, PASSWORD)
     _, key = accounts.add_service("shop", Role.CLIENT)
-    tokens = create_token_service(open_database(url), settings)
+    tokens = create_token_service(open_database(engine.url.render_as_string()), settings)
     with serve_beside(tokens, Address("127.0.0.1", 0, "AUTH_PORT"), what="serving tokens") as auth_url:
         verifier = Verifier(fetch_keys(f"{auth_url}/.well-known/jwks.json"), TokenPolicy.of(settings))
         champion = Champion(lambda: Path(bundle.path), threads=1)
@@ -59,6 +76,61 @@ def test_both_ways_to_sign_in_lead_to_a_prediction(running: tuple[str, str], way
         assert answer.predictions[0].label == answer.label
         client.feedback(answer.prediction_id, "1280")
         assert client.model()["version"] == bundle.version
+
+
+class TestBatches:
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> Path:
+        (tmp_path / "table.csv").write_text("index,designation\n7,piscine\n8,livre\n")
+        return tmp_path / "table.csv"
+
+    @pytest.fixture
+    def client(self, running: tuple[str, str]) -> Iterator[Client]:
+        with Client(running[0], api_key=running[1], language="en") as client:
+            yield client
+
+    @pytest.fixture
+    def working(self, engine: Engine, settings: Settings) -> Iterator[None]:
+        stop = threading.Event()
+        worker = threading.Thread(target=Worker(engine, settings).work, args=(stop,))
+        worker.start()
+        yield
+        stop.set()
+        worker.join()
+
+    @pytest.mark.usefixtures("working")
+    @pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet"])
+    def test_a_table_goes_out_and_its_result_comes_back(
+        self, client: Client, table: Path, tmp_path: Path, bundle: Bundle, ending: str
+    ) -> None:
+        sent = client.send_batch(table)
+        batch = client.wait_for_batch(sent.id, pause=0.05)
+        assert (batch.state, batch.rows, batch.done, batch.model) == ("done", 2, 2, bundle.version)
+        out = tmp_path / f"out.{ending}"
+        client.save_results(batch.id, out)
+        scanned = {"csv": pl.scan_csv, "ndjson": pl.scan_ndjson, "parquet": pl.scan_parquet}
+        table_of_results: pl.LazyFrame = scanned[ending](out)  # type: ignore[operator]
+        assert [str(key) for key in table_of_results.collect()["index"]] == ["7", "8"]
+        client.delete_batch(batch.id)
+        with pytest.raises(ApiError, match="no such batch"):
+            client.batch(batch.id)
+
+    def test_what_is_not_done_has_no_result_and_leaves_no_file(
+        self, client: Client, table: Path, tmp_path: Path
+    ) -> None:
+        batch = client.send_batch(table)
+        with pytest.raises(ApiError) as refused:
+            client.save_results(batch.id, tmp_path / "out.csv")
+        assert refused.value.problem == "batch-not-done"
+        assert list(tmp_path.iterdir()) == [table]
+        assert client.cancel_batch(batch.id).is_over
+        with pytest.raises(ValueError, match=r"\.csv, \.ndjson or \.parquet"):
+            client.save_results(batch.id, tmp_path / "out.txt")
+
+    def test_sent_again_with_its_key_it_is_the_same_batch(self, client: Client, table: Path) -> None:
+        one, again = (client.send_batch(table, idempotency_key="monday") for _ in range(2))
+        assert one.id == again.id
+        client.cancel_batch(one.id)
 
 
 def test_a_refusal_is_an_error_that_says_which(running: tuple[str, str], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from aisle import errors
@@ -29,3 +31,14 @@ def test_an_error_is_one_line_of_where_what_and_hint() -> None:
 
 def test_an_image_error_has_a_reason_for_tables() -> None:
     assert ImageError("bad", reason="corrupt").reason == "corrupt"
+
+
+@pytest.mark.parametrize("kind", every_error())
+def test_an_error_of_another_process_says_the_same(kind: type[AisleError]) -> None:
+    needed = {"reason": "corrupt"} if kind is ImageError else {}
+    error = kind("is wrong", where="a.csv", hint="Do that.", **needed)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert again.args == error.args

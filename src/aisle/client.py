@@ -13,15 +13,20 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import httpx
 
+from aisle.files import atomic_path
+
 SECONDS = 15.0
 """How long one request may take."""
+UPLOAD_SECONDS = 900.0
+"""How long sending a table may take."""
 TRIES = 6
 LONGEST_PAUSE = 60.0
 _BUSY = (429, 503)
@@ -70,6 +75,27 @@ class Answer:
     request_id: str
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A table that is being predicted. `rows` and `seconds_left` are None while nobody knows; `problem` says why it
+    failed, or what it waits for."""
+
+    id: str
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    name: str
+    rows: int | None
+    done: int
+    accepted: int
+    errors: int
+    seconds_left: int | None
+    model: str | None
+    problem: str | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+
 class Client:
     """Signs in with a name and a password, or with a service's API key.
 
@@ -111,19 +137,67 @@ class Client:
 
         Raises ApiError when it is refused, Unavailable after the last try, OSError for an image that is not there.
         """
-        fields = {"designation": designation, "description": description, **ids}
-        content = image.read_bytes() if isinstance(image, Path) else image
-        files = {"image": ("image", content)} if content is not None else None
-        found = self._ask("POST", "/predict", data=fields, files=files)
+        found = self._ask("POST", "/predict", **_product(designation, description, image, ids))
         try:
             candidates = tuple(Candidate(**one) for one in found.pop("predictions"))
             return Answer(predictions=candidates, **{name: found[name] for name in _PLAIN})
         except (KeyError, TypeError) as error:
             raise ClientError(f"the answer is none of this service: {error!r}") from None
 
+    def explain(
+        self, designation: str = "", description: str = "", image: bytes | Path | None = None
+    ) -> dict[str, Any]:
+        """Why one product gets its type, as the answer of POST /explain has it. Raises as `predict`."""
+        return self._ask("POST", "/explain", **_product(designation, description, image))
+
     def feedback(self, prediction_id: str, type: str) -> None:
         """Say which type was right. Told twice, where an answer is lost on its way, it is the same word."""
         self._ask("POST", "/feedback", json={"prediction_id": prediction_id, "type": type})
+
+    def send_batch(self, table: Path, images: Path | None = None, *, idempotency_key: str = "") -> Batch:
+        """Have a whole table predicted, CSV or parquet, perhaps with a zip of images.
+
+        Sent again by itself, or by you with the same `idempotency_key`, it is the same batch. Raises as `predict`.
+        """
+        files = {"table": (table.name, table.read_bytes())}
+        if images is not None:
+            files["images"] = (images.name, images.read_bytes())
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return _batch(self._ask("POST", "/batches", files=files, headers=headers, timeout=UPLOAD_SECONDS))
+
+    def batch(self, batch_id: str) -> Batch:
+        """How far a batch is. Raises ApiError where you have no such batch."""
+        return _batch(self._ask("GET", f"/batches/{batch_id}"))
+
+    def wait_for_batch(self, batch_id: str, *, pause: float = 1.0) -> Batch:
+        """The batch, once it is over: look at its `state`."""
+        while not (found := self.batch(batch_id)).is_over:
+            self._sleep(pause)
+        return found
+
+    def save_results(self, batch_id: str, path: Path) -> None:
+        """Write the result of a batch that is done: CSV, NDJSON or parquet, by the ending of `path`.
+
+        The file is there whole or not at all. Raises ApiError where the batch is not done, ValueError for another
+        ending.
+        """
+        if path.suffix not in (".csv", ".ndjson", ".parquet"):
+            raise ValueError("the result is .csv, .ndjson or .parquet")
+        answer = self._signed("GET", f"/batches/{batch_id}/results", params={"format": path.suffix[1:]})
+        if answer.is_error:
+            raise _refused(answer)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(answer.content)
+
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Stop a batch; what is done of it can still be had."""
+        return _batch(self._ask("POST", f"/batches/{batch_id}/cancel"))
+
+    def delete_batch(self, batch_id: str) -> None:
+        """Stop a batch, and remove its table and its result."""
+        answer = self._signed("DELETE", f"/batches/{batch_id}")
+        if answer.is_error:
+            raise _refused(answer)
 
     def model(self) -> dict[str, Any]:
         """Version, lineage, metrics and model card of the model that serves."""
@@ -139,12 +213,17 @@ class Client:
         self.close()
 
     def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        used = self._bearer()
-        answer = self._tried(method, path, headers={"Authorization": f"Bearer {used}"}, **content)
+        return _content(self._signed(method, path, **content))
+
+    def _signed(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **content: Any
+    ) -> httpx.Response:
+        used, more = self._bearer(), dict(headers or {})
+        answer = self._tried(method, path, headers={**more, "Authorization": f"Bearer {used}"}, **content)
         if answer.status_code == 401:  # the keys were changed, or the clocks differ: once more with a new token
             fresh = self._bearer(instead_of=used)
-            answer = self._tried(method, path, headers={"Authorization": f"Bearer {fresh}"}, **content)
-        return _content(answer)
+            answer = self._tried(method, path, headers={**more, "Authorization": f"Bearer {fresh}"}, **content)
+        return answer
 
     def _bearer(self, *, instead_of: str = "") -> str:
         """A token that is good for a while; another one than `instead_of`."""
@@ -182,6 +261,22 @@ _PLAIN = (
     "predicted", "label", "confidence", "decision", "message", "model", "types", "prediction_id",
     "request_id",
 )  # fmt: skip
+
+
+def _product(
+    designation: str, description: str, image: bytes | Path | None, ids: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The form of one product. Raises OSError for an image that is not there."""
+    content = image.read_bytes() if isinstance(image, Path) else image
+    files = {"image": ("image", content)} if content is not None else None
+    return {"data": {"designation": designation, "description": description, **(ids or {})}, "files": files}
+
+
+def _batch(found: Mapping[str, Any]) -> Batch:
+    try:
+        return Batch(**{field.name: found[field.name] for field in fields(Batch)})
+    except KeyError as error:
+        raise ClientError(f"the answer is none of this service: {error!r}") from None
 
 
 def _backoff(attempt: int) -> float:

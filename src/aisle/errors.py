@@ -15,6 +15,8 @@ An error is one line that says what is wrong, where, and what to do about it. Th
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AisleError(Exception):
     """What went wrong (`what`), where it was seen (`where`) and what the reader can do (`hint`)."""
@@ -32,6 +34,16 @@ class AisleError(Exception):
         line = f"{self.where}: {self.what}" if self.where else self.what
         line = f"{line}. {self.hint}" if self.hint else line
         return " ".join(line.split())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come from other processes, which by itself keeps neither `where` nor what a subclass needs."""
+        return _rebuilt, (type(self), self.what, vars(self))
+
+
+def _rebuilt(kind: type[AisleError], what: str, attributes: dict[str, Any]) -> AisleError:
+    error = kind.__new__(kind, what)
+    vars(error).update(attributes)
+    return error
 
 
 class UsageError(AisleError):

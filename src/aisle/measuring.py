@@ -6,6 +6,7 @@ What only learns a bundle is not needed here.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,7 @@ from aisle.data.split import Side
 from aisle.data.validate import ContractOptions
 from aisle.errors import InputError
 from aisle.model.bundle import Bundle
+from aisle.model.explain import explain
 from aisle.model.predictor import Predictor
 from aisle.registry.bundles import BundleStore
 from aisle.registry.frozen import frozen_products
@@ -27,6 +29,9 @@ from aisle.settings import Settings
 from aisle.training.behaviour import behaviours
 from aisle.training.evaluate import LEAST_KNOWN, Evaluation, evaluate
 from aisle.training.report import write_evaluation_report
+
+REPORTED_SIDE = 5
+"""Parts of a side of the heat maps in a report, which has several."""
 
 
 def evaluate_file(
@@ -64,12 +69,11 @@ def evaluate_file(
             list(codes.values()),
             changes=changes,
         )
-    evaluation.figures["images_not_read"] = dict(unread)
-    evaluation.figures["unlabelled"] = len(rows) - len(today)
-    if len(today) > len(codes):
-        evaluation.figures["retired"] = len(today) - len(codes)
-    if report is not None:
-        write_evaluation_report(report, evaluation)
+        evaluation.figures["images_not_read"] = dict(unread)
+        evaluation.figures["unlabelled"] = len(rows) - len(today)
+        if len(today) > len(codes):
+            evaluation.figures["retired"] = len(today) - len(codes)
+        _report(report, evaluation, predictor)
     return evaluation
 
 
@@ -106,9 +110,14 @@ def evaluate_side(
             changes=prepared.changes(),
             types=prepared.types(),
         )
-    if report is not None:
-        write_evaluation_report(report, evaluation)
+        _report(report, evaluation, predictor)
     return evaluation
+
+
+def _report(folder: Path | None, evaluation: Evaluation, predictor: Predictor) -> None:
+    """With why the model was wrong, where somebody wants a report."""
+    if folder is not None:
+        write_evaluation_report(folder, evaluation, explain=partial(explain, predictor, side=REPORTED_SIDE))
 
 
 def judge_challenger(

@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from aisle.excerpts import excerpt
 from aisle.files import write_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ _PLOT_STYLE: dict[RcKeyType, Any] = {
 _DRAWING = Lock()
 """matplotlib has one style for the whole process."""
 
-_NOT_PRINTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SVG_BALLAST = re.compile(
     r'<metadata>.*?</metadata>|<style type="text/css">.*?</style>| xmlns(?::\w+)?="[^"]*"', re.DOTALL
 )
@@ -101,17 +101,6 @@ def count(value: int) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share in [0, 1] for people: `12.5 %`, with a space that does not break."""
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
-
-
-def excerpt(text: str | None, length: int = 160) -> str:
-    """The start of a merchant's text; characters that would turn, hide or break the text are named instead.
-
-    >>> excerpt("abc\\u202edef", 5)
-    'abc‹U+202E›d…'
-    """
-    text = text or ""
-    shown = _NOT_PRINTED.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text[:length])
-    return shown + "…" if len(text) > length else shown
 
 
 def draw(

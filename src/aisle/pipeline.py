@@ -8,9 +8,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aisle.data.prepare import Prepared, ensure_prepared, is_prepared, validated_beside
 from aisle.data.source import import_catalogue, is_unfinished
@@ -21,13 +22,14 @@ from aisle.files import TEMPORARY_PREFIX, remove_abandoned
 from aisle.logs import get_logger
 from aisle.measuring import evaluate_side, judge_challenger
 from aisle.model.bundle import METRICS_FILE, Bundle
+from aisle.model.decisions import read_costs
 from aisle.monitoring.stages import stage
 from aisle.monitoring.told import tell_rows, tell_training
 from aisle.registry.bundles import CHAMPION, BundleStore
 from aisle.registry.gate import Verdict
 from aisle.registry.promotion import THE_FIRST, promote
 from aisle.settings import Settings
-from aisle.training.recipes import Recipe, choices_of, recipe
+from aisle.training.recipes import Recipe, Teaching, choices_of, recipe
 from aisle.training.report import JSON_FILE
 from aisle.training.train import lineage_of, train
 from aisle.training.vgg16 import AUTO, choose_weights
@@ -43,17 +45,23 @@ class Trained:
     new: bool
 
 
-def choose_recipe(
-    name: str, settings: Settings, *, weights: str | None = None, fine_tune: int | None = None
-) -> Recipe:
-    """The recipe with what was chosen of it, and pretrained weights, if none are, that can be had.
+def choose_recipe(name: str, settings: Settings, **choices: str | int | None) -> Recipe:
+    """The recipe with what was chosen of it, and pretrained weights, if none are, that can be had; its decisions are
+    those of the settings.
 
-    Raises UsageError for what the recipe has no choice of.
+    Raises UsageError for what the recipe has no choice of, InputError for a `teacher` that is no bundle and for
+    costs that cannot be read.
     """
-    if "weights" in choices_of(name):
-        weights = choose_weights(weights or AUTO, settings.keras_home)
-    chosen = {"weights": weights, "fine_tune": fine_tune}
-    return recipe(name, **{choice: value for choice, value in chosen.items() if value is not None})
+    chosen: dict[str, Any] = {choice: value for choice, value in choices.items() if value is not None}
+    known = choices_of(name)
+    if "weights" in known:
+        chosen["weights"] = choose_weights(chosen.get("weights", AUTO), settings.keras_home)
+    if "teacher" in known & chosen.keys():
+        bundle = Bundle.load(BundleStore(settings.models_path).find(chosen["teacher"]))
+        chosen["teacher"] = Teaching(bundle.version, bundle.path)
+    found = recipe(name, **chosen)
+    costs = read_costs(Path(settings.costs_file)) if settings.costs_file else ()
+    return replace(found, decisions=replace(found.decisions, promise=settings.promised_accuracy, costs=costs))
 
 
 def train_bundle(

@@ -50,6 +50,26 @@ class Settings(BaseSettings):
     keras_backend: Literal["tensorflow", "jax", "torch"] = Field(
         "tensorflow", description="What Keras computes with; TensorFlow feeds it in any case."
     )
+    promised_accuracy: float = Field(
+        0.98,
+        gt=0.5,
+        lt=1,
+        description="The share of the products accepted without a person that is right; set when a model is trained.",
+    )
+    bundle_public_key: str = Field(
+        "",
+        description="Public keys of which one must have signed a bundle that is loaded: a PEM file, or its text;"
+        " empty: none need be signed.",
+    )
+    bundle_signing_key: SecretStr = Field(
+        SecretStr(""),
+        description="Private key that signs what is trained here: a PEM file, or its text; empty: it is not signed.",
+    )
+    costs_file: str = Field(
+        "",
+        description="A table `type,given,cost` of mistakes that cost more or less than 1, read when a model is"
+        " trained; empty: all cost alike.",
+    )
     mlflow_tracking_uri: str = Field(
         "",
         description="MLflow: empty is SQLite in DATA_PATH, `sqlite:///FILE` another, `http(s)://…` a server, `off`"
@@ -100,8 +120,14 @@ class Settings(BaseSettings):
     predictions_keep_days: int = Field(
         365, ge=1, description="How long the record of a prediction, and the feedback on it, is kept."
     )
+    review_photos_mib: int = Field(
+        256,
+        ge=0,
+        description="The most MiB of small photos kept for reviewers, the oldest go first; 0: none are.",
+    )
     rate_limits: str = Field(
-        "predict=10/minute, feedback=60/minute, model=60/minute",
+        "predict=10/minute, explain=10/minute, feedback=60/minute, model=60/minute, batches=10/minute, "
+        "results=60/minute, preview=120/minute",
         description="Requests for each user: ROUTE=COUNT/PERIOD, or ROUTE:ROLE=COUNT/PERIOD for one role.",
     )
     drift_window: int = Field(
@@ -131,6 +157,29 @@ class Settings(BaseSettings):
     changes_webhook_secret: SecretStr = Field(
         SecretStr(""), description="Signs what CHANGES_WEBHOOK_URL is told (HMAC-SHA256); empty: it is not signed."
     )
+    batches_path: Path = Field(
+        default_factory=lambda known: known["data_path"] / "batches",
+        description="What batches are made of and what they give; the service and its workers share it. Default:"
+        " batches in DATA_PATH.",
+    )
+    batch_locations: str = Field(
+        "",
+        description="Folders and s3://BUCKET/PREFIX, separated by commas, from which a batch may take its table;"
+        " empty: uploads only.",
+    )
+    batch_quotas: str = Field(
+        "client=2/100000, reviewer=5/1000000, admin=20/100000000",
+        description="ROLE=BATCHES/ROWS: how many batches of a user may be under way, and how long each may be.",
+    )
+    batch_max_mib: int = Field(1024, ge=1, description="The largest upload of a batch, in MiB.")
+    batches_keep_days: int = Field(7, ge=1, description="How long a batch that is over is kept, with its files.")
+    worker_processes: int = Field(
+        0, ge=0, le=256, description="Processes of `aisle worker`; 0: as many as THREADS, or as cores."
+    )
+    worker_poll_seconds: float = Field(0.5, gt=0, description="How often a worker without work looks for some.")
+    worker_lease_seconds: float = Field(
+        30, ge=1, description="After how long the work of a worker that is not heard of is another's."
+    )
     prometheus_multiproc_dir: str = Field(
         "", description="Folder in which the workers of one service add up their metrics; `aisle serve` sets it."
     )
@@ -143,6 +192,11 @@ class Settings(BaseSettings):
         "",
         description="Address of the token service, for the prediction service; empty: AUTH_HOST and AUTH_PORT, and"
         " `aisle run` starts one there.",
+    )
+    ray_address: str = Field(
+        "",
+        description="Ray cluster for `--engine ray`, `HOST:6379`, of which this machine is a node; empty: one is"
+        " started on this machine.",
     )
     threads: int = Field(
         0, ge=0, description="Processor cores to use for decoding and encoding images; 0: all there are."
@@ -165,6 +219,9 @@ class Settings(BaseSettings):
     access_token_expire_minutes: int = Field(15, ge=1, le=1440, description="How long an access token is good.")
     refresh_token_expire_days: int = Field(
         14, ge=1, le=365, description="How long a sign-in lasts, however often its token is refreshed."
+    )
+    console_idle_hours: float = Field(
+        8, gt=0, le=8760, description="How long a sign-in in the console lasts that nobody uses."
     )
     signing_algorithm: Literal["EdDSA", "ES256"] = Field(
         "EdDSA", description="How new signing keys sign: Ed25519 or ECDSA on P-256."
@@ -253,6 +310,12 @@ def get_settings() -> Settings:
         first = error.errors()[0]
         variable = "_".join(str(part) for part in first["loc"]).upper()
         raise UsageError(f"{variable}: {first['msg']}", where="settings") from None
+
+
+def environment(*, without: str, **values: object) -> dict[str, str]:
+    """Of a process that is to be started: this one's, but for the variable `without`, and with these settings."""
+    kept = {name: value for name, value in os.environ.items() if name != without}
+    return kept | {name.upper(): str(value) for name, value in values.items()}
 
 
 def override(**values: object) -> Settings:

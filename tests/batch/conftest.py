@@ -1,4 +1,4 @@
-"""Two models of one shop, before and after its types changed, and a web server that takes what is told."""
+"""Two models of one shop, before and after its types changed, a web server that takes what is told, and S3."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.end_to_end.conftest import processes as processes  # noqa: PLC0414
 from tests.end_to_end.conftest import run as run  # noqa: PLC0414
 
+from aisle.batch.places import Place
 from aisle.model.bundle import Bundle
 from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
+
+if TYPE_CHECKING:
+    from moto.server import ThreadedMotoServer
+
+KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
@@ -87,3 +94,54 @@ def make_receiver() -> Iterator[Callable[[], Receiver]]:
 @pytest.fixture
 def receiver(make_receiver: Callable[[], Receiver]) -> Receiver:
     return make_receiver()
+
+
+@dataclass
+class S3:
+    """A server with the bucket `shop`; `stop()` it for one that is gone. A command finds it by `S3_ENDPOINT_URL`."""
+
+    server: ThreadedMotoServer
+    endpoint: str
+    client: Any
+
+    def place(self, key: str) -> Place:
+        return Place(f"s3://shop/{key}", self.endpoint)
+
+    def put(self, key: str, content: bytes) -> Place:
+        self.client.put_object(Bucket="shop", Key=key, Body=content)
+        return self.place(key)
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket="shop", Key=key)["Body"].read())
+
+    def names(self, prefix: str = "") -> list[str]:
+        found = self.client.list_objects_v2(Bucket="shop", Prefix=prefix)
+        return [one["Key"] for one in found.get("Contents", [])]
+
+    def remove_bucket(self) -> None:
+        for key in self.names():
+            self.client.delete_object(Bucket="shop", Key=key)
+        self.client.delete_bucket(Bucket="shop")
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A real server, whose keys this process and those that it starts have in their environment."""
+    import boto3
+    import httpx
+    from moto.server import ThreadedMotoServer
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    httpx.post(f"{endpoint}/moto-api/reset", timeout=30)  # what a server before it kept in this process
+    made = S3(server, endpoint, boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1"))
+    made.client.create_bucket(Bucket="shop")
+    yield made
+    made.client.close()
+    made.stop()

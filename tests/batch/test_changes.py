@@ -10,23 +10,28 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 from structlog.testing import capture_logs
 from tests.end_to_end.conftest import Processes, Ran, edit_csv, read_csv, wait_until, write_csv
 
+from aisle.batch.bulk import predict_file
 from aisle.batch.changes import list_changes, versions_to_compare
 from aisle.batch.comparison import COLUMNS, harmless, reason_of
-from aisle.batch.local import predict_file
+from aisle.batch.measured import Measuring
 from aisle.catalog import TypeChanges
-from aisle.data.images import open_given_images
+from aisle.data.prepare import Prepared
 from aisle.data.raw import IMAGES_ZIP, TEST_FILE, TRAIN_FILE
 from aisle.errors import BundleError, CatalogError, InputError, UsageError
 from aisle.files import sha256_file
+from aisle.measuring import _products
 from aisle.model.bundle import Bundle
 from aisle.model.predictor import Predictor
 from aisle.registry.bundles import BundleStore
 from aisle.settings import Settings
+from aisle.training.evaluate import evaluate
 
 Run = Callable[..., Ran]
 
@@ -43,7 +48,7 @@ def names(settings: Settings) -> tuple[str, str]:
     return versions_to_compare(settings)
 
 
-def listed(settings: Settings, **more: Path) -> list[dict[str, str]]:
+def listed(settings: Settings, **more: Any) -> list[dict[str, str]]:
     before, after = names(settings)
     return read_csv(list_changes(settings, before=before, after=after, **more).csv)
 
@@ -53,15 +58,13 @@ def test_exactly_the_products_are_listed_that_bulk_prediction_says_otherwise(
 ) -> None:
     """The features that both models share, and those of the cache, are those that each computes for itself."""
     said: list[dict[tuple[str, str], dict[str, str]]] = []
-    images = open_given_images(sample)
     for one in (bundle, later_bundle):
-        with Predictor(one, threads=2) as predictor:
-            rows: dict[tuple[str, str], dict[str, str]] = {}
-            for part, name in (("train", TRAIN_FILE), ("test", TEST_FILE)):
-                out = tmp_path / f"{one.version}-{part}.csv"
-                predict_file(predictor, sample / name, out, images=images)
-                rows |= {(part, row[""]): row for row in read_csv(out)}
-            said.append(rows)
+        rows: dict[tuple[str, str], dict[str, str]] = {}
+        for part, name in (("train", TRAIN_FILE), ("test", TEST_FILE)):
+            out = tmp_path / f"{one.version}-{part}.csv"
+            predict_file(one, sample / name, out, images=sample, cores=2)
+            rows |= {(part, row[""]): row for row in read_csv(out)}
+        said.append(rows)
     old, new = said
     found = {(row["part"], row["key"]): row for row in listed(shop)}
     assert found.keys() == {key for key in old if old[key]["predicted"] != new[key]["predicted"]}
@@ -126,6 +129,50 @@ def test_the_summary_counts_what_the_list_has(shop: Settings, bundle: Bundle, la
     assert tuple(rows[0]) == COLUMNS
 
 
+def test_a_model_of_this_catalogue_is_not_said_to_have_learnt_elsewhere(
+    prepared: Prepared, predictor: Predictor
+) -> None:
+    measuring = Measuring(prepared, predictor, predictor)
+    of_test = prepared.products().filter(side="test").head(2)
+    for key, product in zip(of_test["key"], _products(prepared, of_test), strict=True):
+        answer = predictor.predict([product])[0]
+        measuring.add(key, "train", answer, answer)
+    assert measuring.figures()["learnt_elsewhere"] == {"before": False, "after": False}
+
+
+def test_both_are_measured_on_the_same_products_of_the_test_side(
+    shop: Settings, bundle: Bundle, later_bundle: Bundle, later_catalogue: Path
+) -> None:
+    """The same figures as of an evaluation, without the added type, and what the catalogue says of each product."""
+    (shop.data_path / "raw").unlink()
+    (shop.data_path / "raw").symlink_to(later_catalogue)
+    report = list_changes(shop, before=bundle.version, after=later_bundle.version, measure=True)
+    measured = json.loads(report.csv.with_suffix(".json").read_text())["measured"]
+    prepared = Prepared.open(shop.data_path / "preprocessed")
+    assert measured["data_hash"] == prepared.data_hash
+    assert measured["learnt_elsewhere"] == {"before": True, "after": True}  # other products were their test side
+    test_side = prepared.products().filter(side="test")
+    added = test_side.filter(type_code="2906")
+    assert measured["added"] == ({"2906": len(added)} if len(added) else {})
+    common = test_side.filter(pl.col("type_code") != "2906")
+    keys, codes = common["key"].to_list(), common["type_code"].to_list()
+    for name, one in (("before", bundle), ("after", later_bundle)):
+        with Predictor(one, threads=2) as predictor:
+            products = _products(prepared, common)
+            alone = evaluate(predictor, keys, products, codes, changes=prepared.changes(), least_known=0).figures
+        assert measured["rows"] == measured[name]["rows"] == alone["rows"]
+        figures = ("accuracy", "weighted_f1", "macro_f1", "top_3", "calibration_error")
+        for figure in figures if name == "after" else figures[:2]:
+            assert measured[name][figure] == pytest.approx(alone[figure], abs=1e-5), figure
+    assert measured["after"]["per_type"] == alone["per_type"]
+    gain = 100 * (measured["after"]["weighted_f1"] - measured["before"]["weighted_f1"])
+    assert measured["gain"] == pytest.approx(gain, abs=1e-3)
+    known = {key: (code, side) for key, code, side in prepared.products()["key", "type_code", "side"].iter_rows()}
+    for row in read_csv(report.csv):
+        expected = known.get(row["key"], ("", "")) if row["part"] == "train" else ("", "")
+        assert (row["label"], row["side"]) == expected
+
+
 def test_twice_gives_the_same_bytes(shop: Settings, tmp_path: Path) -> None:
     before, after = names(shop)
     for name in ("one", "two"):
@@ -151,6 +198,7 @@ def test_without_a_cache_of_features_the_list_is_the_same_and_the_next_time_noth
     assert list_changes(fresh, before=before, after=after).csv.read_bytes() == known
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_costs_time_alone(shop: Settings, tmp_path: Path) -> None:
     before, after = names(shop)
     fresh = shop.model_copy(update={"cache_path": tmp_path / "cache"})

@@ -60,7 +60,7 @@ class Application:
 @contextlib.contextmanager
 def running_application(docker: Engine, env_file: Path) -> Iterator[Application]:
     """The services without a profile, once they are well; gone at the end, with their volumes."""
-    for target in ("auth", "serve", "train"):
+    for target in ("auth", "serve", "train", "predict"):
         docker.image(target)
     mark = uuid.uuid4().hex[:8]
     ports = {f"{name}_PUBLISH_PORT": str(free_port()) for name in PUBLISHED}

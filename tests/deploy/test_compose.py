@@ -6,11 +6,14 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import yaml
 from tests.deploy.application import SECRETS, Application, running_application, write_secrets
@@ -47,14 +50,18 @@ def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_secrets(tmp_path_factory.mktemp("secrets"))
 
 
-@pytest.fixture(scope="module")
-def services(env_file: Path) -> dict[str, dict[str, Any]]:
+def understood(env_file: Path) -> dict[str, dict[str, Any]]:
     """Every service of every profile, as Compose understands it."""
     compose = [tool("docker-compose"), "--env-file", str(env_file), "--profile", "*", "config", "--format", "json"]
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     done = subprocess.run(compose, cwd=REPOSITORY, env=clean, check=True, capture_output=True, text=True)
     found: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
     return found
+
+
+@pytest.fixture(scope="module")
+def services(env_file: Path) -> dict[str, dict[str, Any]]:
+    return understood(env_file)
 
 
 def test_secrets_are_made_up_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
@@ -127,8 +134,70 @@ def test_ports_are_those_of_the_original_and_open_to_this_machine_alone(services
 
 def test_every_variable_is_one_that_aisle_knows(services: dict[str, dict[str, Any]]) -> None:
     known = {name.upper() for name in Settings.model_fields} | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    for name in ("migrations", "auth", "serve", "first-model", "data", "train", "predict", "loop", "alert-account"):
+    known |= {"TMPDIR"}  # Python's own
+    names = (
+        "migrations",
+        "auth",
+        "serve",
+        "worker",
+        "first-model",
+        "data",
+        "train",
+        "predict",
+        "loop",
+        "alert-account",
+    )
+    for name in names:
         assert set(services[name]["environment"]) <= known, name
+
+
+def test_a_worker_is_well_whose_heartbeat_is_new(services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    command = services["worker"]["command"]
+    heartbeat = command[command.index("--heartbeat") + 1]
+    assert Path(heartbeat).parent == Path(services["worker"]["tmpfs"][0])  # each container's own
+    kind, line = services["worker"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    file = tmp_path / "heartbeat"
+    for age, is_well in ((None, False), (0, True), (61, False)):
+        if age is not None:
+            file.touch()
+            os.utime(file, (time.time() - age, time.time() - age))
+        done = subprocess.run(["sh", "-c", line.replace(heartbeat, str(file))], check=False, capture_output=True)
+        assert (done.returncode == 0) == is_well, age
+
+
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----"
+FROM_ENV = {
+    "serve": {
+        "BATCH_LOCATIONS": "s3://shop/",
+        "BATCH_QUOTAS": "admin=1/10",
+        "BATCH_MAX_MIB": "7",
+        "BATCHES_KEEP_DAYS": "3",
+        "REVIEW_PHOTOS_MIB": "0",
+        "BUNDLE_PUBLIC_KEY": PUBLIC_KEY,
+    },
+    "worker": {
+        "BATCH_LOCATIONS": "s3://shop/",
+        "BATCHES_KEEP_DAYS": "3",
+        "WORKER_LEASE_SECONDS": "9",
+        "WORKER_PROCESSES": "2",
+        "BUNDLE_PUBLIC_KEY": PUBLIC_KEY,
+    },
+    **{
+        name: {"BUNDLE_PUBLIC_KEY": PUBLIC_KEY, "BUNDLE_SIGNING_KEY": "key"}
+        for name in ("first-model", "train", "loop")
+    },
+    "predict": {"BUNDLE_PUBLIC_KEY": PUBLIC_KEY},
+}
+
+
+def test_what_env_says_reaches_whom_it_is_for(env_file: Path, tmp_path: Path) -> None:
+    said = {name: value for values in FROM_ENV.values() for name, value in values.items()}
+    file = tmp_path / ".env"
+    file.write_text(env_file.read_text() + "".join(f'{name}="{value}"\n' for name, value in said.items()))
+    found = understood(file)
+    for name, values in FROM_ENV.items():
+        assert values.items() <= found[name]["environment"].items()
 
 
 def test_prometheus_asks_services_that_are_there(services: dict[str, dict[str, Any]]) -> None:
@@ -178,10 +247,113 @@ def test_the_prediction_is_in_postgresql_and_the_limit_in_redis(application: App
 
 
 def test_a_service_is_nobody_in_particular_and_cannot_write_where_it_lives(application: Application) -> None:
-    for name in ("serve", "auth"):
+    for name in ("serve", "auth", "worker"):
         assert application.compose("exec", "-T", name, "id", "-u").strip() == "10001"
         refused = application.compose("exec", "-T", name, "touch", "/app/here", check=False)
         assert "Read-only" in refused
+
+
+ROWS = 100_000
+SECONDS = 600
+
+
+def table(rows: int) -> bytes:
+    """Titles, each of its own."""
+    words = ("livre roman ancien", "piscine gonflable bleue", "jeu de console", "figurine", "lampe de chevet")
+    lines = (f"{row},{words[row % len(words)]} {row}" for row in range(rows))
+    return "\n".join(["productid,designation", *lines]).encode()
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@dataclass
+class Batch:
+    """A batch that was asked for over HTTP."""
+
+    application: Application
+    headers: dict[str, str]
+    path: str
+
+    @classmethod
+    def of(cls, application: Application, content: bytes) -> Batch:
+        headers = application.sign_in()
+        files = {"table": ("catalogue.csv", content)}
+        answer = httpx.post(f"{application.url}/batches", files=files, headers=headers, timeout=60)
+        assert answer.status_code == 202, answer.text
+        return cls(application, headers, answer.headers["Location"])
+
+    def get(self) -> dict[str, Any]:
+        answer = httpx.get(self.application.url + self.path, headers=self.headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        assert found["state"] in ("waiting", "running", "done"), found
+        return found
+
+    def done(self) -> dict[str, Any]:
+        until(lambda: self.get()["state"] == "done")
+        return self.get()
+
+    def results(self, form: str) -> bytes:
+        answer = httpx.get(
+            f"{self.application.url}{self.path}/results", params={"format": form}, headers=self.headers, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+
+def test_a_batch_is_done_by_the_worker_and_its_results_come_in_every_format(application: Application) -> None:
+    batch = Batch.of(application, table(3))
+    told = batch.done()
+    assert (told["rows"], told["done"], told["errors"]) == (3, 3, 0)
+    by_format = {
+        "csv": pl.read_csv(batch.results("csv"), infer_schema=False),
+        "ndjson": pl.read_ndjson(batch.results("ndjson")),
+        "parquet": pl.read_parquet(batch.results("parquet")),
+    }
+    for form, found in by_format.items():
+        assert [str(one) for one in found["productid"]] == ["0", "1", "2"], form
+        assert [str(one) for one in found["predicted"]][1] == "2583", form
+
+
+@pytest.fixture(scope="module")
+def interrupted(application: Application) -> pl.DataFrame:
+    """What a batch gives whose worker is killed in the middle, and started again."""
+    batch = Batch.of(application, table(ROWS))
+    until(lambda: batch.get()["done"] > 0)
+    application.compose("kill", "--signal", "SIGKILL", "worker")
+    killed_at = batch.get()
+    assert 0 < killed_at["done"] < ROWS
+    assert killed_at["state"] != "done"
+    application.compose("up", "--detach", "--wait", "--no-build")
+    told = batch.done()
+    assert (told["rows"], told["done"], told["errors"]) == (ROWS, ROWS, 0)
+    return pl.read_parquet(batch.results("parquet"))
+
+
+def test_a_batch_whose_worker_is_killed_is_done_once_there_is_one_again(interrupted: pl.DataFrame) -> None:
+    assert [int(one) for one in interrupted["productid"]] == list(range(ROWS))
+    assert interrupted["predicted"].null_count() == 0
+
+
+def test_two_workers_share_a_batch_and_it_comes_out_the_same(
+    application: Application, interrupted: pl.DataFrame
+) -> None:
+    application.compose("up", "--detach", "--wait", "--no-build", "--scale", "worker=2")
+    batch = Batch.of(application, table(ROWS))
+    psql = ("exec", "-T", "postgres", "psql", "-U", "aisle", "-d", "aisle", "-tAc")
+    query = f"select count(distinct worker) from batch_pieces where batch_id = '{batch.path.rpartition('/')[2]}'"  # noqa: S608
+    until(lambda: int(application.compose(*psql, query)) == 2 or batch.get()["state"] == "done")
+    assert batch.get()["state"] != "done"
+    batch.done()
+    result = pl.read_parquet(batch.results("parquet"))
+    texts = [name for name, kind in result.schema.items() if not kind.is_float() and name != "top_k"]
+    assert result.select(texts).equals(interrupted.select(texts))
+    assert (result["confidence"] - interrupted["confidence"]).abs().max() < 1e-6  # type: ignore[operator]
 
 
 def test_starting_again_trains_nothing_and_keeps_accounts_and_champion(application: Application) -> None:

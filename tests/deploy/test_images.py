@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,6 +61,13 @@ def until_healthy(docker: Engine, container: str) -> None:
         running = docker("inspect", "--format", "{{.State.Running}}", container).strip()
         if running != "true" or time.monotonic() > deadline:
             pytest.fail(f"{health}: {docker('logs', container, check=False)}")
+        time.sleep(0.5)
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not what():
+        assert time.monotonic() < deadline
         time.sleep(0.5)
 
 
@@ -142,6 +149,18 @@ def test_the_token_service_s_image_serves(docker: Engine) -> None:
         try:
             until_healthy(docker, container)
             assert docker("exec", container, "id", "-u").strip() == "10001"
+        finally:
+            docker("rm", "--force", container)
+
+
+def test_the_image_of_predict_holds_the_worker_which_stops_when_it_is_told_to(docker: Engine) -> None:
+    with volumes(docker, "data", "models", "logs") as mounts:
+        command = ["worker", "--processes", "1", "--heartbeat", "/tmp/heartbeat"]  # noqa: S108
+        container = docker("run", "--detach", *HARDENED, *mounts, docker.image("predict"), *command).strip()
+        try:
+            until(lambda: "heartbeat" in docker("exec", container, "ls", "/tmp", check=False))  # noqa: S108
+            docker("stop", "--time", "60", container)
+            assert docker("inspect", "--format", "{{.State.ExitCode}}", container).strip() == "0"
         finally:
             docker("rm", "--force", container)
 

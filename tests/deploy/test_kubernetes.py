@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,10 @@ from tests.deploy_tools import REPOSITORY, tool
 from aisle.auth.app import MAX_BODY as AUTH_MAX_BODY
 from aisle.auth.app import create_app as create_token_service
 from aisle.auth.serve import open_accounts
-from aisle.service.routes import entrance, feedback, model, predict
+from aisle.batch.bulk import ROWS_WITH_IMAGES
+from aisle.service.app import PUBLIC
+from aisle.service.batches import BODY_SECONDS
+from aisle.service.routes import batches
 from aisle.service.uploads import MAX_BODY_BYTES
 from aisle.settings import Settings
 from aisle.web.draining import SETTLE_SECONDS
@@ -155,8 +159,8 @@ def test_a_release_puts_its_digest_in_the_place_of_every_image(environment: str,
     )
     (tmp_path / "kustomization.yaml").write_text(f"resources: [{base}]\nimages:\n{images}")
     released = build(tmp_path, tmp_path / "released.yaml")
-    for name, container in released.containers():
-        assert re.fullmatch(rf"ghcr\.io/shop/aisle/(serve|auth)@{digest}", container["image"]), name
+    used = {container["image"] for _, container in released.containers()}
+    assert used == {f"ghcr.io/shop/aisle/{target}@{digest}" for target in ("serve", "auth", "predict")}
 
 
 # Pods
@@ -195,13 +199,57 @@ def test_every_container_has_requests_and_limits(everything: Rendered) -> None:
             assert {"cpu", "memory"} <= set(container["resources"][part]), name
 
 
-def test_every_service_has_all_three_probes(overlay: Rendered) -> None:
+def services_of(overlay: Rendered) -> list[Object]:
+    """The Deployments that answer over HTTP."""
+    names = {one["metadata"]["name"] for one in overlay.of("Service")}
+    found = [one for one in overlay.of("Deployment") if one["metadata"]["name"] in names]
+    assert len(found) == len(names) == 2
+    return found
+
+
+def probes_of(deployment: Object) -> dict[str, Object]:
+    (container,) = pod_of(deployment)["containers"]
+    return {probe: container[f"{probe}Probe"] for probe in ("startup", "liveness", "readiness")}
+
+
+def test_every_deployment_has_all_three_probes(overlay: Rendered) -> None:
     for deployment in overlay.of("Deployment"):
-        (container,) = pod_of(deployment)["containers"]
-        paths = {
-            probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")
-        }
+        assert all("httpGet" in probe or "exec" in probe for probe in probes_of(deployment).values())
+
+
+def test_every_service_is_asked_whether_it_lives_and_is_ready(overlay: Rendered) -> None:
+    for deployment in services_of(overlay):
+        paths = {name: probe["httpGet"]["path"] for name, probe in probes_of(deployment).items()}
         assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+
+
+@pytest.mark.parametrize("probe", ["startup", "liveness", "readiness"])
+def test_a_worker_lives_whose_heartbeat_is_new(overlay: Rendered, probe: str, tmp_path: Path) -> None:
+    deployment = overlay.named("Deployment", "aisle-worker")
+    (container,) = pod_of(deployment)["containers"]
+    heartbeat = container["args"][container["args"].index("--heartbeat") + 1]
+    file = tmp_path / "heartbeat"
+    command = [word.replace(heartbeat, str(file)) for word in probes_of(deployment)[probe]["exec"]["command"]]
+    assert str(file) in " ".join(command)
+
+    def lives() -> bool:
+        return subprocess.run(command, check=False, timeout=10, stderr=subprocess.DEVNULL).returncode == 0
+
+    assert not lives()
+    file.touch()
+    assert lives()
+    minute_ago = time.time() - 61
+    os.utime(file, (minute_ago, minute_ago))
+    assert not lives()
+
+
+def test_the_heartbeat_of_a_worker_is_in_memory_of_its_own_pod(overlay: Rendered) -> None:
+    pod = pod_of(overlay.named("Deployment", "aisle-worker"))
+    (container,) = pod["containers"]
+    heartbeat = Path(container["args"][container["args"].index("--heartbeat") + 1])
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == str(heartbeat.parent)]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert "emptyDir" in volume
 
 
 def test_a_new_pod_has_a_minute_to_start(overlay: Rendered) -> None:
@@ -242,11 +290,31 @@ def settings_of(overlay: Rendered) -> dict[str, str]:
     return data
 
 
-def test_every_variable_is_one_that_aisle_knows(everything: Rendered) -> None:
+def test_every_variable_is_one_that_aisle_or_python_knows(everything: Rendered) -> None:
     known = {name.upper() for name in Settings.model_fields}
     assert set(settings_of(everything)) <= known
     for name, container in everything.containers():
-        assert {one["name"] for one in container.get("env", [])} <= known, name
+        assert {one["name"] for one in container.get("env", [])} <= known | {"TMPDIR"}, name
+
+
+def test_an_upload_is_taken_in_on_the_volume_where_it_stays(overlay: Rendered) -> None:
+    (container,) = pod_of(overlay.named("Deployment", "aisle-serve"))["containers"]
+    folder = {one["name"]: one["value"] for one in container["env"]}["TMPDIR"]
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == folder]
+    assert Path(folder) == Path("/app") / Settings().batches_path
+    assert not mount.get("readOnly")
+
+
+def test_serve_and_its_workers_share_what_batches_are_made_of(overlay: Rendered) -> None:
+    shared = []
+    for name in ("aisle-serve", "aisle-worker"):
+        pod = pod_of(overlay.named("Deployment", name))
+        (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "batches"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "batches"]
+        shared.append((mount, volume))
+    assert shared[0] == shared[1]
+    claim = overlay.named("PersistentVolumeClaim", shared[0][1]["persistentVolumeClaim"]["claimName"])
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_aisle_takes_the_settings(overlay: Rendered) -> None:
@@ -419,15 +487,28 @@ def test_a_roll_out_never_has_fewer_pods_than_before(overlay: Rendered) -> None:
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
-def test_a_pod_that_goes_has_the_time_to_answer_everybody(overlay: Rendered) -> None:
+def test_a_service_that_goes_has_the_time_to_answer_everybody(overlay: Rendered) -> None:
     drain = float(settings_of(overlay)["DRAIN_SECONDS"])
-    for deployment in overlay.of("Deployment"):
+    for deployment in services_of(overlay):
         pod = pod_of(deployment)
         (container,) = pod["containers"]
         turning_away = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert turning_away >= 5
         needed = turning_away + drain + SETTLE_SECONDS + STOP_SECONDS
         assert pod["terminationGracePeriodSeconds"] > needed
+
+
+SLOWEST = 10
+"""Products with images that a core does in a second at least; `benchmarks bulk` measures eight times that."""
+
+
+def test_a_worker_that_goes_has_the_time_to_end_a_piece(overlay: Rendered) -> None:
+    worker = pod_of(overlay.named("Deployment", "aisle-worker"))
+    (container,) = worker["containers"]
+    cpu = float(container["resources"]["limits"]["cpu"])
+    processes = int(container["args"][container["args"].index("--processes") + 1])
+    assert cpu >= processes
+    assert worker["terminationGracePeriodSeconds"] >= ROWS_WITH_IMAGES / SLOWEST
 
 
 def test_a_node_can_always_be_drained(overlay: Rendered) -> None:
@@ -494,15 +575,36 @@ def test_every_deployment_selects_its_own_pods(overlay: Rendered) -> None:
 
 def paths_of(ingress: Object) -> dict[str, str]:
     (rule,) = ingress["spec"]["rules"]
-    return {one["path"]: one["pathType"] for one in rule["http"]["paths"]}
+    return {one["path"]: one["pathType"] for one in rule.get("http", {}).get("paths", [])}
+
+
+def of_service(overlay: Rendered, name: str) -> list[Object]:
+    """The Ingresses that lead to a service."""
+    return [one for one in overlay.of("Ingress") if one["metadata"]["labels"][COMPONENT] == name]
+
+
+def ingress_for(overlay: Rendered, name: str, route: str) -> Object:
+    """The one Ingress that takes a route of a service."""
+    (found,) = [
+        ingress
+        for ingress in of_service(overlay, name)
+        for path, kind in paths_of(ingress).items()
+        if route == path or (kind == "Prefix" and route.startswith(f"{path.rstrip('/')}/"))
+    ]
+    return found
+
+
+def routes_of_serve() -> set[str]:
+    routes = {route.path for router in PUBLIC for route in router.routes}
+    return routes | {"/status", "/livez", "/docs", "/openapi.json"}
 
 
 def test_every_route_but_the_metrics_is_reached_from_outside(overlay: Rendered, tmp_path: Path) -> None:
-    routers = (entrance.router, predict.router, feedback.router, model.router)
-    routes = {route.path for router in routers for route in router.routes}  # type: ignore[attr-defined]
-    assert set(paths_of(overlay.named("Ingress", "aisle-serve"))) == routes | {
-        "/status", "/livez", "/docs", "/openapi.json",
-    }  # fmt: skip
+    routes = routes_of_serve()
+    for route in routes:
+        assert ingress_for(overlay, "serve", route), route
+    opened = {path for ingress in of_service(overlay, "serve") for path in paths_of(ingress)}
+    assert opened <= routes
     settings = Settings(database_url=f"sqlite:///{tmp_path}/aisle.db")
     engine = open_accounts(settings)
     tokens = {route.path for route in create_token_service(engine, settings).routes}  # type: ignore[attr-defined]
@@ -511,28 +613,60 @@ def test_every_route_but_the_metrics_is_reached_from_outside(overlay: Rendered, 
     assert set(paths_of(overlay.named("Ingress", "aisle-auth"))) == tokens - described - {"/metrics"}
 
 
+MERGEABLE = "nginx.org/mergeable-ingress-type"
+OF_A_HOST = {"nginx.org/hsts", "nginx.org/hsts-max-age", "nginx.org/redirect-to-https", "nginx.org/server-snippets"}
+"""What the controller takes out of a minion."""
+
+
+def test_a_host_that_several_ingresses_share_has_one_master(overlay: Rendered) -> None:
+    for host in {ingress["spec"]["rules"][0]["host"] for ingress in overlay.of("Ingress")}:
+        sharing = [one for one in overlay.of("Ingress") if one["spec"]["rules"][0]["host"] == host]
+        kinds = [one["metadata"]["annotations"].get(MERGEABLE) for one in sharing]
+        if len(sharing) == 1:
+            assert kinds == [None]
+            continue
+        assert sorted(kinds) == ["master"] + ["minion"] * (len(sharing) - 1)
+        for ingress, kind in zip(sharing, kinds, strict=True):
+            assert bool(paths_of(ingress)) == (kind == "minion")
+            assert ("tls" in ingress["spec"]) == (kind == "master")
+            if kind == "minion":
+                assert not OF_A_HOST & set(ingress["metadata"]["annotations"])
+
+
 def test_every_path_from_outside_leads_to_a_service(overlay: Rendered) -> None:
     for ingress in overlay.of("Ingress"):
         (rule,) = ingress["spec"]["rules"]
-        for path in rule["http"]["paths"]:
+        for path in rule.get("http", {}).get("paths", []):
             to = path["backend"]["service"]
             service = overlay.named("Service", to["name"])
             assert to["port"]["name"] in {one["name"] for one in service["spec"]["ports"]}
 
 
 def test_nothing_is_reached_without_tls(overlay: Rendered) -> None:
-    hosts = [rule["host"] for ingress in overlay.of("Ingress") for rule in ingress["spec"]["rules"]]
+    with_tls = [ingress for ingress in overlay.of("Ingress") if "tls" in ingress["spec"]]
+    hosts = [rule["host"] for ingress in with_tls for rule in ingress["spec"]["rules"]]
     assert len(hosts) == len(set(hosts)) == 2
     for ingress in overlay.of("Ingress"):
+        assert {one["host"] for one in ingress["spec"]["rules"]} <= set(hosts)
+    for ingress in with_tls:
         assert [one["host"] for one in ingress["spec"]["rules"]] == ingress["spec"]["tls"][0]["hosts"]
         assert ingress["spec"]["tls"][0]["secretName"] == f"{ingress['metadata']['name']}-tls"
 
 
 def test_the_proxy_takes_a_body_as_large_as_the_service_does(overlay: Rendered) -> None:
-    limits = {"aisle-serve": f"{MAX_BODY_BYTES >> 20}m", "aisle-auth": f"{AUTH_MAX_BODY >> 10}k"}
-    for name, limit in limits.items():
-        annotations = overlay.named("Ingress", name)["metadata"]["annotations"]
-        assert annotations["nginx.org/client-max-body-size"] == limit
+    largest = dict.fromkeys(routes_of_serve(), f"{MAX_BODY_BYTES >> 20}m")
+    largest |= {route: f"{Settings().batch_max_mib}m" for route in largest if route.startswith(batches.PATH)}
+    for route, limit in largest.items():
+        annotations = ingress_for(overlay, "serve", route)["metadata"]["annotations"]
+        assert annotations["nginx.org/client-max-body-size"] == limit, route
+    annotations = overlay.named("Ingress", "aisle-auth")["metadata"]["annotations"]
+    assert annotations["nginx.org/client-max-body-size"] == f"{AUTH_MAX_BODY >> 10}k"
+
+
+def test_the_proxy_waits_for_an_upload_as_long_as_the_service_does(overlay: Rendered) -> None:
+    annotations = ingress_for(overlay, "serve", batches.PATH)["metadata"]["annotations"]
+    for way in ("read", "send"):
+        assert annotations[f"nginx.org/proxy-{way}-timeout"] == f"{BODY_SECONDS}s"
 
 
 def test_environments_have_hosts_of_their_own(tmp_path: Path) -> None:
@@ -590,6 +724,7 @@ def outside(port: int) -> set[str]:
         ("auth", outside(8011) | {"serve:8011"}, {"DATA/aisle-postgres:5432", "DATA/aisle-redis:6379"}),
         ("migrate", set(), {"DATA/aisle-postgres:5432"}),
         ("publish", set(), {"DATA/aisle-postgres:5432"}),
+        ("worker", set(), {"DATA/aisle-postgres:5432"}),
         ("pipeline", set(), {"DATA/aisle-postgres:5432", "0.0.0.0/0:443", "prometheus-pushgateway:9091"}),
         ("something else", set(), set()),
     ],

@@ -55,20 +55,23 @@ class Processes:
 
     def start(self, *words: str | Path, cwd: Path, limit: int = 0, **variables: str | Path) -> subprocess.Popen[str]:
         """`limit`: no file may grow beyond so many bytes, which is how a full disk feels to a process."""
-        ours = {name.upper() for name in Settings.model_fields}
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        # Without git a bundle's lineage names the package's version: commits made meanwhile change no sum.
-        environment |= {"GIT_DIR": os.devnull, "MLFLOW_TRACKING_URI": "off"}
-        environment |= {name: str(value) for name, value in variables.items()}
         limited = [sys.executable, "-c", LIMITED, str(limit)] if limit else []
         return subprocess.Popen(
             [*limited, str(COMMAND), *map(str, words)],
             cwd=cwd,
-            env=environment,
+            env=self.environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @staticmethod
+    def environment(**variables: str | Path) -> dict[str, str]:
+        ours = {name.upper() for name in Settings.model_fields}
+        kept = {name: value for name, value in os.environ.items() if name not in ours}
+        # Without git a bundle's lineage names the package's version: commits made meanwhile change no sum.
+        kept |= {"GIT_DIR": os.devnull, "MLFLOW_TRACKING_URI": "off"}
+        return kept | {name: str(value) for name, value in variables.items()}
 
     def run(self, *words: str | Path, cwd: Path, limit: int = 0, **variables: str | Path) -> Ran:
         with self.start(*words, cwd=cwd, limit=limit, **variables) as process:

@@ -51,6 +51,7 @@ def test_a_catalogue_without_descriptions_trains_on_the_rest(train: Callable[[],
     assert ENCODER_FILE in bundle.contents
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_images_alone_trains_on_them(train: Callable[[], Bundle], here: Path) -> None:
     def without_titles(rows: list[dict[str, str]]) -> None:
         for row in rows:

@@ -243,6 +243,16 @@ class TestImages:
             outputs.append((here / "out.csv").read_bytes())
         assert outputs[0] == outputs[1] == outputs[2]
 
+    def test_a_column_of_bytes_says_what_the_folder_says(
+        self, run: Run, here: Path, table: Path, sample: Path, products: list[dict[str, str]]
+    ) -> None:
+        found = open_given_images(sample)
+        images = [found.read(image_stem(row["productid"], row["imageid"])) for row in products]
+        read(table).with_columns(image=pl.Series(images)).write_parquet(here / "in.parquet")
+        assert run("predict", table, "--output", "folder.csv", "--images", sample).code == 0
+        assert run("predict", "in.parquet", "--output", "column.csv").code == 0
+        assert (here / "column.csv").read_bytes() == (here / "folder.csv").read_bytes()
+
 
 class TestModel:
     def test_champion_version_and_folder_are_three_names_of_one_bundle(

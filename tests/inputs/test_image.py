@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from aisle.errors import ImageError
-from aisle.inputs.image import MAX_BYTES, decode, decode_with_traits, inspect
+from aisle.inputs.image import MAX_BYTES, decode, decode_with_traits, inspect, small_photo
 
 RED, BLUE = (220, 20, 30), (20, 30, 220)
 
@@ -55,6 +56,29 @@ def test_each_colour_mode_becomes_rgb(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
     image = Image.fromarray(np.full((50, 50), 40_000, np.uint16)) if mode == "I;16" else picture(50, 50, mode)
     assert decode(encoded(image, kind), 64).shape == (64, 64, 3)
+
+
+def test_what_is_half_transparent_is_mixed_with_white_as_pillow_composes_it() -> None:
+    values, alphas = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    image = Image.fromarray(np.dstack([values, values, values, alphas]), "RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    expected = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    assert (decode(encoded(image, "PNG"), 256) == expected).all()
+
+
+def test_the_largest_image_takes_so_much_memory_and_no_more() -> None:
+    """Four channels of 25 megapixels: 100 MB as they are, and 100 MB on white."""
+    program = """
+import resource, sys
+from aisle.inputs.image import decode
+content = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(content, 224)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    content = encoded(Image.new("RGBA", (5000, 5000), (9, 9, 9, 9)), "PNG", compress_level=1)
+    done = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=True, timeout=60)
+    assert int(done.stdout) < 300 << 10  # KiB
 
 
 def test_sixteen_bit_grey_keeps_its_brightness() -> None:
@@ -117,6 +141,63 @@ def test_a_bad_image_has_its_reason(content: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+def png_of(*chunks: bytes) -> bytes:
+    """A small PNG with chunks between its header and its picture."""
+    whole = encoded(picture(8, 8), "PNG")
+    return whole[:33] + b"".join(chunks) + whole[33:]
+
+
+def jpeg_of(*segments: bytes) -> bytes:
+    whole = encoded(picture(8, 8))
+    return whole[:2] + b"".join(segments) + whole[2:]
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    whole = encoded(picture(64, 64), progressive=True)
+    last = whole[whole.rindex(b"\xff\xc4") : -2]
+    return whole[:-2] + last * count + whole[-2:]
+
+
+PRIVATE = struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_of(PRIVATE * 600_000),  # minutes in Pillow
+        png_of(struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT")) * 600_000),
+        many_scans(100_000),  # an hour in libjpeg, if it were 25 megapixels
+        jpeg_of(b"\xff\xfe\0\2" * 1_000_000),
+        jpeg_of(b"\xff" * 4_000_000),
+        jpeg_of(b"\0" * 4_000_000),
+    ],
+    ids=["chunks", "empty data", "scans", "comments", "padding", "junk"],
+)
+def test_an_image_in_a_million_pieces_takes_no_time(content: bytes) -> None:
+    start = time.process_time()
+    with pytest.raises(ImageError, match="pieces") as caught:
+        decode(content, 224)
+    assert time.process_time() - start < 1
+    assert caught.value.reason == "corrupt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_of(PRIVATE * 10_000),
+        jpeg_of(b"\xff\xfe\0\2" * 500),
+        jpeg_of(b"\xff" * 20),
+        encoded(picture(), progressive=True),
+        encoded(picture()) + b"\xff\xda" * 1000,  # such as the film behind a phone's photo
+        encoded(picture(mode="CMYK"), progressive=True),
+    ],
+    ids=["chunks", "comments", "padding", "progressive", "film", "four colours"],
+)
+def test_an_image_in_many_pieces_is_decoded(content: bytes) -> None:
+    assert decode(content, 32).shape == (32, 32, 3)
+
+
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
 def test_an_animated_image_is_refused(kind: str) -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
@@ -176,3 +257,32 @@ def test_the_traits_of_an_image_are_its_true_size_its_light_and_its_colour() -> 
     assert traits.saturation > 0.4
     assert (white.brightness, white.saturation) == (1, 0)
     assert traits.brightness < white.brightness
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_small_photo_is_upright_and_has_nothing_of_the_file_but_its_picture(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x010F] = "a camera"
+    exif.get_ifd(0x8825)[2] = (48.0, 51.0, 24.0)
+    more = {"comment": b"taken by Anne"} if kind == "JPEG" else {}
+    jpeg = small_photo(encoded(picture(1000, 600), kind, exif=exif.tobytes(), **more), 384)
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as photo:
+        assert photo.size == (230, 384)
+        assert not photo.getexif()
+        assert set(photo.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+        pixels = np.asarray(photo)
+    assert b"Exif" not in jpeg
+    assert np.abs(pixels[192, -3].astype(int) - RED).max() < 25
+    assert np.abs(pixels[192, 2].astype(int) - BLUE).max() < 25
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (2000, 3), (384, 384)])
+def test_a_photo_of_any_shape_fits_and_none_is_enlarged(size: tuple[int, int]) -> None:
+    with Image.open(io.BytesIO(small_photo(encoded(picture(*size), "PNG"), 384))) as photo:
+        assert max(photo.size) == min(384, max(size))
+
+
+def test_a_damaged_image_gives_no_photo() -> None:
+    with pytest.raises(ImageError):
+        small_photo(b"GIF89a", 384)

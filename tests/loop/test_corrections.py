@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from aisle.catalog import CHANGES_FILE
@@ -42,6 +44,25 @@ def test_no_reviewer_weighs_more_than_the_limit() -> None:
     weighed = weights(many + few, limit=4)
     assert sum(weighed[:10]) == pytest.approx(4)
     assert weighed[10:] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("lies", [20, 200, 2_000])
+def test_a_reviewer_who_lies_moves_a_class_by_the_limit_and_no_more(sample: Path, tmp_path: Path, lies: int) -> None:
+    """5 % of 540 rows are 27: by so much grows the type that all is said to be, and no other shrinks."""
+    said = [(number, "mallory", "2583") for number in range(lies)] + [(lies + n, "anne", "10") for n in range(10)]
+    words = [
+        replace(word(number, "a", person, code), input_hash=f"{number:024x}".ljust(64, "0"))
+        for number, person, code in said
+    ]
+    collected = collect(words, sample, tmp_path / "retraining", reviewer_share=0.05)
+    before, after = weight_by_type(sample), weight_by_type(collected.folder)
+    moved = {code: round(after[code] - before.get(code, 0), 2) for code in after}
+    assert {code: weight for code, weight in moved.items() if weight} == {"2583": min(lies, 27), "10": 10}
+
+
+def weight_by_type(folder: Path) -> dict[str, float]:
+    rows = read_labelled(folder).group_by("type_code").agg(pl.col("weight").cast(pl.Float64).sum())
+    return dict(rows.iter_rows())
 
 
 @pytest.fixture

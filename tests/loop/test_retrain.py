@@ -18,7 +18,8 @@ from aisle.data.validate import read_labelled
 from aisle.errors import CheckFailed, InputError, ServiceMissing
 from aisle.experiments import run as experiments
 from aisle.loop import retrain as module
-from aisle.loop.retrain import FOLDER, MOST_FAILURES, Retrainings, Way
+from aisle.loop.corrections import FOLDER, alone
+from aisle.loop.retrain import MOST_FAILURES, Retrainings, Way
 from aisle.loop.triggers import NotDue
 from aisle.loop.watch import run_due, watch
 from aisle.monitoring.stages import LAST, textfile
@@ -151,13 +152,7 @@ def at(folder: Path, **settings: Any) -> Shop:
 def trained(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "shop"
     shutil.copytree(begun, folder)
-    shop = at(folder)
-    now = shop.retrainings().advance()
-    if now is not None and now.stage is Stage.REVIEW:
-        shop.retrainings().approve()
-        now = shop.retrainings().advance()
-    assert now is not None
-    assert now.stage is Stage.SHADOW, now
+    assert past_the_gate(at(folder)).stage is Stage.SHADOW
     return folder
 
 
@@ -186,6 +181,14 @@ def advanced(shop: Shop) -> Retraining:
     found = shop.retrainings().advance()
     assert found is not None
     return found
+
+
+def past_the_gate(shop: Shop) -> Retraining:
+    """On so few products the gate may not be sure: then a person is."""
+    if (now := advanced(shop)).stage is Stage.REVIEW:
+        shop.retrainings().approve()
+        now = advanced(shop)
+    return now
 
 
 def to_the_end(shop: Shop) -> Retraining:
@@ -334,9 +337,9 @@ def test_killed_in_any_stage_it_goes_on_there(fresh: Shop, stage: str, monkeypat
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Retrainings, stage, killed)
-        fresh.retrainings().advance()
-    now = advanced(fresh)
-    assert now.stage in (Stage.SHADOW, Stage.REVIEW)
+        past_the_gate(fresh)
+    now = past_the_gate(fresh)
+    assert now.stage is Stage.SHADOW
     assert "failures" not in now.detail or now.detail["failures"] == 0
     assert len(experiments.latest(fresh.settings)) <= 2  # that of the retraining before, and at most one of this one
 
@@ -386,7 +389,7 @@ def _raising(error: Exception) -> Callable[..., Any]:
 
 
 def test_two_processes_do_not_work_on_one(shop: Shop) -> None:
-    with shop.retrainings()._alone(), pytest.raises(CheckFailed, match="another process"):
+    with alone(shop.retrainings().folder), pytest.raises(CheckFailed, match="another process"):
         shop.retrainings().advance()
 
 

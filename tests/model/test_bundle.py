@@ -73,7 +73,10 @@ def test_a_manifest_that_points_outside_is_refused(copy: Path) -> None:
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "version": "a", "files": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "[" * 100_000, '{"format": 1}', '{"format": 1, "version": "a", "files": 3}'],
+)
 def test_a_damaged_manifest_is_refused(copy: Path, content: str) -> None:
     (copy / MANIFEST_FILE).write_text(content)
     with pytest.raises(BundleError):
@@ -115,7 +118,7 @@ def test_a_file_of_the_original_project_is_refused_with_the_way_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["model.json", "known_answer.json", "metrics.json", "lineage.json"])
-@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_table_that_is_none_is_refused_by_name_though_its_sum_fits(copy: Path, name: str, content: bytes) -> None:
     replace_file(copy, name, content)
     with pytest.raises(BundleError, match=f"{name} is damaged"):
@@ -159,8 +162,8 @@ def without_a_type(model: dict[str, Any]) -> None:
     del model["codes"][0]
 
 
-def without_weights_for_an_image_alone(model: dict[str, Any]) -> None:
-    del model["fusion"]["weights"]["image"]
+def with_a_stack_that_is_nowhere(model: dict[str, Any]) -> None:
+    model["fusion"]["stacks"].append("image+sound")
 
 
 def with_fusion_in_words(model: dict[str, Any]) -> None:
@@ -170,7 +173,7 @@ def with_fusion_in_words(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "harm",
     [without_recipe, without_decision, with_a_threshold_in_words, without_temperatures, without_a_type,
-     without_weights_for_an_image_alone, with_fusion_in_words],
+     with_a_stack_that_is_nowhere, with_fusion_in_words],
 )  # fmt: skip
 def test_tables_that_do_not_fit_each_other_do_not_predict(copy: Path, harm: Callable[[dict[str, Any]], None]) -> None:
     change_table(copy, "model.json", harm)

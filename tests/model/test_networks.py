@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aisle.model.blend import BlendedModel
 from aisle.model.calibration import log_softmax
 from aisle.model.classifier import TEXT, Inputs
-from aisle.model.fusion import DenseFusion, WeightedSum, fit_weighted_sum, fusion_from
+from aisle.model.fusion import DenseFusion, WeightedSum, fusion_from
 from aisle.model.image import DenseHead
 from aisle.model.sequence import UNKNOWN, WordTokenizer
+from aisle.training.stacking import fit_weighted_sum
 
 TEXTS = ["Écharpe d'été bleue", "écharpe bleue", "Piscine ronde"]
 
@@ -44,9 +46,9 @@ def test_a_tokenizer_that_was_stored_gives_the_same_numbers() -> None:
     assert [again.ids(text).tolist() for text in TEXTS] == [tokenizer().ids(text).tolist() for text in TEXTS]
 
 
-def test_a_text_is_the_title_and_then_the_description() -> None:
+def test_a_text_is_the_title_and_in_the_next_line_the_description() -> None:
     inputs = Inputs(["titre", "", "", "titre"], ["texte", "texte", "", ""], [None] * 4)
-    assert list(inputs.field(TEXT)) == ["titre texte", "texte", "", "titre"]
+    assert list(inputs.field(TEXT)) == ["titre\ntexte", "texte", "", "titre"]
     assert inputs.has(TEXT).tolist() == [True, True, False, True]
 
 
@@ -112,8 +114,43 @@ def test_a_dense_head_joins_all_models_by_their_own_order() -> None:
 
 def test_a_fusion_that_was_stored_is_read_by_its_kind() -> None:
     summed = WeightedSum(["a"], {"a": 1.0})
-    assert isinstance(fusion_from(summed.table(), None), WeightedSum)
+    assert isinstance(fusion_from(summed.table(), {}), WeightedSum)
     dense = DenseFusion(["a"], hidden_head(4, 4))
-    assert isinstance(fusion_from(dense.table(), dense.head), DenseFusion)
-    with pytest.raises(ValueError, match="dense_head"):
-        fusion_from(dense.table(), None)
+    assert isinstance(fusion_from(dense.table(), dense.arrays()), DenseFusion)
+    with pytest.raises(KeyError):
+        fusion_from(dense.table(), {})
+    with pytest.raises(ValueError, match="by_ear"):
+        fusion_from({"kind": "by_ear"}, {})
+
+
+class Constant:
+    """A text model that says the same of every text, and of whose words each says its own."""
+
+    def __init__(self, *scores: float) -> None:
+        self._scores = np.array(scores, dtype=np.float32)
+
+    def scores(self, texts: list[str]) -> np.ndarray:
+        return np.tile(self._scores, (len(texts), 1))
+
+    def weights_of_words(self, text: str, type_: int) -> np.ndarray:
+        return np.full(len(text.split()), self._scores[type_], dtype=np.float32)
+
+
+def blend(weight: float = 0.25) -> BlendedModel:
+    parts = {"a": Constant(0, 4, 0), "b": Constant(3, 0, 0)}
+    return BlendedModel(parts, {"a": 2.0, "b": 1.0}, {"a": 1 - weight, "b": weight})  # type: ignore[arg-type]
+
+
+def test_a_blend_is_the_weighted_sum_of_calibrated_probabilities() -> None:
+    a, b = np.exp(log_softmax(np.array([[0, 2, 0]]))), np.exp(log_softmax(np.array([[3, 0, 0]])))
+    assert np.exp(blend().scores(["x", "y"])) == pytest.approx(np.repeat(0.75 * a + 0.25 * b, 2, axis=0), rel=1e-5)
+
+
+def test_the_words_of_a_blend_weigh_by_the_parts_share_in_the_type() -> None:
+    a, b = np.exp(log_softmax(np.array([[0.0, 2, 0], [3.0, 0, 0]])))[:, 1]
+    share = 0.75 * a / (0.75 * a + 0.25 * b)
+    assert blend().weights_of_words("x y", 1).tolist() == pytest.approx([share * 4 / 2] * 2, rel=1e-5)
+
+
+def test_a_part_may_be_another_one_later() -> None:
+    assert blend(0.0).with_part("a", Constant(9, 0, 0)).scores(["x"]).argmax() == 0  # type: ignore[arg-type]

@@ -147,7 +147,7 @@ def test_a_run_has_its_parameters_metrics_tags_and_files(
     assert (run.info.run_name, run.info.status) == ("light", "FINISHED")
     lineage, metrics = bundle.json("lineage.json"), bundle.json("metrics.json")
     tags = run.data.tags
-    assert (tags["source"], tags["model_type"], tags["recipe"]) == ("cli", "TF-IDF+EfficientNet-Lite0", "light")
+    assert (tags["source"], tags["model_type"], tags["recipe"]) == ("cli", "TF-IDF+EfficientNet-Lite", "light")
     assert (tags["data_hash"], tags["git_revision"]) == (lineage["data_hash"], lineage["code_revision"])
     assert tags["version"] == json.loads((bundle.path / RUN_FILE).read_text())["began"]
     assert run.data.params["text.epochs"] == str(lineage["configuration"]["text"]["epochs"])

@@ -50,6 +50,7 @@ def test_a_bundle_whose_changes_are_nonsense_says_so(later_bundle: Bundle, tmp_p
         Bundle.load(folder).changes()
 
 
+@pytest.mark.slow
 def test_the_new_model_is_gated_against_the_old_champion_on_the_frozen_products(
     settings: Settings, bundle: Bundle, later_bundle: Bundle, prepared: Prepared, later_prepared: Prepared
 ) -> None:

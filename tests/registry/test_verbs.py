@@ -65,6 +65,7 @@ def trail() -> list[Entry]:
         return entries(connection)
 
 
+@pytest.mark.slow
 def test_a_challenger_that_the_gate_refuses_does_not_become_champion(
     verb: Verb, store: BundleStore, unsure: Bundle, prepared: Prepared
 ) -> None:
@@ -110,6 +111,7 @@ def test_force_without_a_reason_is_wrong_use(verb: Verb, store: BundleStore, uns
         verb("promote", str(unsure.path), "--force", " ")
 
 
+@pytest.mark.slow
 def test_what_passes_becomes_champion_and_is_challenger_no_more(
     verb: Verb, bundle: Bundle, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,16 @@ def test_rolled_back_twice_is_two_steps_back(store: BundleStore, bundle: Bundle,
     for version in (unsure.version, bundle.version):
         store.make_champion(version)
     assert [store.roll_back().champion for _ in range(2)] == [unsure.version, bundle.version]
+
+
+def test_rolled_back_twice_to_the_same_one_is_one_step(store: BundleStore, bundle: Bundle, unsure: Bundle) -> None:
+    store.add(unsure)
+    for version in (unsure.version, bundle.version):
+        store.make_champion(version)
+    assert store.roll_back(unsure.version).champion == unsure.version
+    with pytest.raises(CheckFailed, match=f"is {bundle.version}, not {unsure.version}"):
+        store.roll_back(unsure.version)
+    assert store.serving().champion == unsure.version
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(

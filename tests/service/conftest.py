@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.auth.tokens import Signer, TokenPolicy, Verifier
+from aisle.clock import Clock, utc_now
 from aisle.data.prepare import Prepared
 from aisle.files import sha256_bytes, sha256_json
 from aisle.model.bundle import HEAD_FILE, KNOWN_ANSWER_FILE, MANIFEST_FILE, MODEL_FILE, Bundle
@@ -31,7 +32,7 @@ from aisle.store.users import Role
 from aisle.training.recipes import light
 from aisle.training.train import train
 
-NO_LIMITS = "predict=100000/second, feedback=100000/second, model=100000/second"
+NO_LIMITS = "predict=100000/second, explain=100000/second, feedback=100000/second, model=100000/second"
 
 
 @dataclass
@@ -75,7 +76,9 @@ def start_service(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> I
     """Start services: with settings of their own, another place to find the bundle, another database."""
     started: list[TestClient] = []
 
-    def start(find: Callable[[], Path] | None = None, database_url: str = "", **settings: Any) -> Service:
+    def start(
+        find: Callable[[], Path] | None = None, database_url: str = "", clock: Clock = utc_now, **settings: Any
+    ) -> Service:
         url = database_url or f"sqlite:///{tmp_path_factory.mktemp('database') / 'aisle.db'}"
         chosen = Settings(rate_limits=NO_LIMITS, champion_poll_seconds=0.05).model_copy(update=settings)
         engine = open_database(url)
@@ -84,7 +87,7 @@ def start_service(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> I
         keyring = KeyRing(engine, passphrase="")
         policy = TokenPolicy.of(chosen)
         champion = Champion(find or (lambda: bundle.path), threads=1)
-        app = create_app(champion, engine, Verifier(keyring.jwks, policy), chosen)
+        app = create_app(champion, engine, Verifier(keyring.jwks, policy), chosen, clock=clock)
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         started.append(client)

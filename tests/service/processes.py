@@ -29,9 +29,10 @@ WAIT_SECONDS = 60
 
 @dataclass
 class Running:
-    """A service as a process, and what it said so far."""
+    """A service as a process, and what it said so far. `says` it where it is, with its address."""
 
     process: subprocess.Popen[str]
+    says: str = "serving"
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        found = re.search(r" serving.* url=(http://\S+)", self.log)
+        found = re.search(rf" {self.says}.* url=(http://\S+)", self.log)
         return found[1] if found else ""
 
     def is_ready(self) -> bool:
@@ -87,7 +88,7 @@ class Shop:
             text=True,
         )
         try:
-            running = Running(process)
+            running = Running(process, "serving(?! tokens)" if "run" in words else "serving")
             yield running
             if process.poll() is None:
                 assert running.stop() == 0, running.log
@@ -175,9 +176,9 @@ class Load:
                     self.models[answer.json()["model"]] += 1
 
 
-def wait_for(condition: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object], *, seconds: float = WAIT_SECONDS) -> None:
     """Look again and again; a test fails that waits too long."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail("waited too long")

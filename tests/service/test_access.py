@@ -17,18 +17,32 @@ GOOD: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
     ("POST", "/predict_code"): ({"json": {"designation": "piscine"}}, 200),
     ("GET", "/model"): ({}, 200),
     ("POST", "/feedback"): ({"json": {"prediction_id": "0" * 32, "type": "2583"}}, 404),
+    ("POST", "/explain"): ({"json": {"designation": "piscine"}}, 200),
     ("POST", "/alerts"): ({"json": {"alerts": []}}, 202),
+    ("POST", "/batches"): ({"files": {"table": ("a.csv", b"designation\npiscine\n")}}, 202),
+    ("GET", "/batches"): ({}, 200),
+    ("GET", "/batches/{batch_id}"): ({}, 404),
+    ("GET", "/batches/{batch_id}/results"): ({}, 404),
+    ("POST", "/batches/{batch_id}/cancel"): ({}, 404),
+    ("DELETE", "/batches/{batch_id}"): ({}, 404),
 }
 """What a signed-in user asks for, and the status of the answer."""
 NOT_FOR_CLIENTS = {("POST", "/alerts")}
 PROTECTED = list(GOOD)
 SIGN_IN = ("POST", "/token")
+CONSOLE = {("GET", "/console"), ("any", "/console")}
+"""An application of its own, which tests/console asks."""
 OPEN = ["/", "/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"]
+
+
+def address(path: str) -> str:
+    """Of nobody's batch, where it is of one."""
+    return path.replace("{batch_id}", "0" * 32)
 
 
 def test_each_route_is_asked_here_with_and_without_a_token(service: Service) -> None:
     assert isinstance(service.client.app, FastAPI)
-    assert routes_of(service.client.app) == {*PROTECTED, SIGN_IN, *(("GET", path) for path in OPEN)}
+    assert routes_of(service.client.app) == {*PROTECTED, SIGN_IN, *CONSOLE, *(("GET", path) for path in OPEN)}
 
 
 def test_the_originals_routes_say_what_they_said(service: Service) -> None:
@@ -65,6 +79,20 @@ def test_a_token_in_the_address_is_not_looked_at(service: Service, method: str, 
         assert service.client.request(method, path, params={name: service.token()}).status_code == 401
 
 
+@pytest.mark.parametrize(("method", "path"), [*PROTECTED, SIGN_IN, *(("GET", path) for path in OPEN)])
+@pytest.mark.parametrize("headers", [{}, {"Access-Control-Request-Method": "POST"}])
+def test_no_page_of_another_site_reads_an_answer_and_none_is_taken_for_another_kind(
+    service: Service, headers: dict[str, str], method: str, path: str
+) -> None:
+    asked = "OPTIONS" if headers else method
+    for origin in ("https://shop.example", "null"):
+        answer = service.client.request(asked, address(path), headers={**headers, "Origin": origin})
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+        assert "server" not in answer.headers
+        assert "set-cookie" not in answer.headers
+
+
 def test_a_token_for_somebody_else_or_of_somebody_elses_making_is_refused(service: Service) -> None:
     good = service.token(Role.ADMIN)
     header, claims = jwt.get_unverified_header(good), jwt.decode(good, options={"verify_signature": False})
@@ -81,7 +109,7 @@ def test_each_role_may_do_this_and_no_more(service: Service, role: Role, method:
     request, status = GOOD[method, path]
     if role is Role.CLIENT and (method, path) in NOT_FOR_CLIENTS:
         status = 403
-    response = service.client.request(method, path, headers=service.headers(role), **request)
+    response = service.client.request(method, address(path), headers=service.headers(role), **request)
     assert response.status_code == status, response.text
 
 

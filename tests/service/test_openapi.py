@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import integers
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
@@ -44,6 +46,7 @@ from aisle.web.serving import Address, serve_beside
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ASK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PASSWORD = "correct horse battery"
+ROLES = {"anne": Role.ADMIN, "rita": Role.REVIEWER, "carl": Role.CLIENT}
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class Services:
     tokens: str
     predictions: str
 
-    def headers(self) -> dict[str, str]:
-        answer = httpx.post(f"{self.predictions}/token", data={"username": "anne", "password": PASSWORD})
+    def headers(self, name: str = "anne") -> dict[str, str]:
+        answer = httpx.post(f"{self.predictions}/token", data={"username": name, "password": PASSWORD})
         return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
@@ -65,7 +68,8 @@ def services(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     accounts, engine = open_database(url), open_database(url)
     migrate(engine)
     ensure_key(engine, KeyPolicy.of(chosen))
-    Accounts(engine, "test").add_person("anne", Role.ADMIN, PASSWORD)
+    for name, role in ROLES.items():
+        Accounts(engine, "test").add_person(name, role, PASSWORD)
     token_service = create_token_service(accounts, chosen)
     with serve_beside(token_service, Address("127.0.0.1", 0, "AUTH_PORT"), what="serving tokens") as tokens:
         verifier = Verifier(fetch_keys(f"{tokens}/.well-known/jwks.json"), TokenPolicy.of(chosen))
@@ -107,13 +111,50 @@ def test_a_service_keeps_to_its_document_whatever_is_sent(
     assert len(asked) > 7
 
 
+@pytest.mark.soak
+def test_of_10_000_cases_of_every_route_and_role_none_is_a_failure_of_ours(services: Services) -> None:
+    """Signed in as each role, or as nobody; 503 may be."""
+    asked: Counter[str] = Counter()
+    callers = [services.headers(name) for name in ROLES] + [{}]
+    documents = [
+        schemathesis.openapi.from_url(f"{url}/openapi.json") for url in (services.predictions, services.tokens)
+    ]
+    found = [result for document in documents for result in document.get_all_operations()]
+    operations = [result.ok() for result in found if isinstance(result, Ok)]
+    assert len(operations) == len(found)
+    each = 1 + 10_000 // (len(operations) * len(callers) * len(GenerationMode))
+    for operation, headers, mode in itertools.product(operations, callers, GenerationMode):
+        ask_often(operation, headers, mode, each, asked)
+    print(f"\n{asked.total()} cases of {len(operations)} routes: {dict(sorted(asked.items()))}")
+    assert asked.total() >= 10_000
+    assert httpx.get(f"{services.predictions}/readyz").status_code == 200
+
+
+def ask_often(operation: Any, headers: dict[str, str], mode: GenerationMode, count: int, asked: Counter[str]) -> None:
+    """A route that takes nothing cannot be asked wrongly, and is asked as it is."""
+    can_be_wrong = operation.body or list(operation.iter_parameters())
+    chosen = mode if can_be_wrong else GenerationMode.POSITIVE
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(case=operation.as_strategy(generation_mode=chosen), _=integers())  # or an empty case would be asked once
+    def ask(case: Any, _: int) -> None:
+        status = case.call(headers=headers).status_code
+        asked[str(status)] += 1
+        assert status < 500 or status == 503, case.as_curl_command()
+
+    ask()
+
+
 @pytest.mark.parametrize("name", ["predictions", "tokens"])
 def test_the_document_shows_an_answer_of_each_route_that_fits_its_schema(services: Services, name: str) -> None:
     document = httpx.get(f"{getattr(services, name)}/openapi.json").json()
     shown = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            [answer] = [one for status, one in operation["responses"].items() if status.startswith("2")]
+            [(status, answer)] = [one for one in operation["responses"].items() if one[0].startswith("2")]
+            if status == "204":
+                assert "content" not in answer
+                continue
             assert answer["content"], f"{method} {path}"
             for content in answer["content"].values():
                 schema = {**content["schema"], "components": document["components"]}

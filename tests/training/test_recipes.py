@@ -15,7 +15,7 @@ from aisle.training.recipes import LstmVgg16, recipe
 
 
 def test_an_unknown_recipe_is_told_which_there_are() -> None:
-    with pytest.raises(UsageError, match="there is light, lstm-vgg16"):
+    with pytest.raises(UsageError, match="there is light, lstm-vgg16, full"):
         recipe("heavy")
 
 

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from aisle.catalog import Product, ProductType, ProductTypes
+from aisle.model.explain import Explanation, Word
+from aisle.model.neighbours import Neighbour
 from aisle.training.evaluate import Evaluation, measure
-from aisle.training.report import HTML_FILE, JSON_FILE, write_evaluation_report
+from aisle.training.report import HTML_FILE, JSON_FILE, _heat, write_evaluation_report
 from aisle.training.terminal import format_table
 
 TYPES = ProductTypes([ProductType("10", "Livres"), ProductType("60", "Consoles"), ProductType("2060", "Déco")])
@@ -288,3 +290,43 @@ def test_no_label_moves_the_cursor_of_the_terminal() -> None:
     line = format_table(figures, types).splitlines()[-1]
     assert "?[2Jx???yyy" in line
     assert len(line) < 110
+
+
+def explanation(*_: Product, side: int = 2) -> Explanation:
+    heat = np.zeros((side, side))
+    heat[0, 0] = 2.0
+    return Explanation(
+        prediction=None,  # type: ignore[arg-type]  # the report has its own
+        words={"title": (Word("moins", -1.0), Word(HOSTILE[0], 0.5), Word("plus", 2.0))},
+        heat_map=heat,
+        weights={"title": 3.0, "image": -1.0},
+        neighbours=(Neighbour("n1", HOSTILE[1], "60", 0.9), Neighbour("n2", "autre", "9999", 0.8)),
+    )
+
+
+def test_a_mistake_says_why_it_was_made(tmp_path: Path) -> None:
+    products = [Product("titre", "", picture())] * 5
+    one = evaluation(["10"] * 5, ["10", "10", "10", "10", "60"], products=products)
+    _, page = report(tmp_path, one, explain=explanation)
+    assert_loads_nothing(page)
+    text = words(page)
+    assert f"Because of plus , {HOSTILE[0]} ; image 25 % , title 75 % of what was said" in text.replace("%,", "% ,")
+    assert "autre ( 9999 )" in text
+    assert page.count("spoke for the predicted type") == 1
+
+
+def test_the_part_that_spoke_for_the_type_is_the_one_that_is_coloured() -> None:
+    from base64 import b64decode
+
+    shown = _heat(picture(), explanation(side=2).heat_map)  # type: ignore[arg-type]
+    pixels = np.asarray(Image.open(io.BytesIO(b64decode(shown.partition(",")[2]))), dtype=int)
+    colour = pixels.max(axis=2) - pixels.min(axis=2)
+    assert colour[40:50, 10:50].mean() > 5 * colour[60:100, 60:100].mean()
+
+
+def test_an_image_of_which_no_part_matters_is_grey() -> None:
+    from base64 import b64decode
+
+    shown = _heat(picture(), np.full((3, 3), -1.0))
+    pixels = np.asarray(Image.open(io.BytesIO(b64decode(shown.partition(",")[2]))), dtype=int)
+    assert (pixels.max(axis=2) - pixels.min(axis=2)).max() < 8

@@ -15,7 +15,7 @@ from aisle.data.prepare import Prepared
 from aisle.errors import BundleError, CatalogError, ImageError
 from aisle.files import read_json, sha256_file
 from aisle.model.bundle import RUN_FILE, Bundle
-from aisle.model.classifier import calibrated
+from aisle.model.calibration import calibrated
 from aisle.model.image import Features, ImageEncoder
 from aisle.training import efficientnet
 from aisle.training.checkpoints import Checkpoints
@@ -69,7 +69,7 @@ def test_images_are_encoded_once(prepared: Prepared, bundle: Bundle, cache: Path
     wanted = dict(table.select("image_sha256", "image").iter_rows())
     images = prepared.images()
     assert images is not None
-    graph = efficientnet.build_graph(efficientnet.read_checkpoint(efficientnet.checkpoint_path()))
+    graph = efficientnet.encoder(["lite0"])
     found = compute_features(images, refuse, wanted, FeatureCache(cache / "features", graph), threads=1)
     assert set(found) == set(wanted)
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_not_the_expected_file_is_refused(tmp_path: Path) -
     path = tmp_path / "weights.pth"
     path.write_bytes(b"something else")
     with pytest.raises(BundleError, match="hash differs"):
-        efficientnet.read_checkpoint(path)
+        efficientnet.read_checkpoint(path, efficientnet.NETWORKS["lite0"].sha256)
 
 
 class Malice:

@@ -20,13 +20,16 @@ from pathlib import Path
 
 import polars as pl
 
+from aisle.batch import measured
 from aisle.batch.comparison import COLUMNS, Change, ChangesReport, Tally, harmless
 from aisle.batch.eyes import Eyes
-from aisle.batch.local import BATCHES_AT_ONCE, batched_rows
+from aisle.batch.measured import Measuring
+from aisle.batch.predicting import BATCHES_AT_ONCE, batched_rows
 from aisle.batch.table import ProductRow, product_rows
 from aisle.batch.webhook import notify
 from aisle.data import raw
 from aisle.data.images import Images, map_bounded, open_images
+from aisle.data.prepare import ensure_prepared
 from aisle.errors import InputError, UsageError
 from aisle.files import atomic_path, read_json, remove_abandoned, sha256_bytes, sha256_file, write_json
 from aisle.logs import get_logger
@@ -61,13 +64,20 @@ def versions_to_compare(settings: Settings, *, before: str = "", model: str = CH
 
 
 def list_changes(
-    settings: Settings, *, before: str, after: str = CHAMPION, data: Path | None = None, output: Path | None = None
+    settings: Settings,
+    *,
+    before: str,
+    after: str = CHAMPION,
+    data: Path | None = None,
+    output: Path | None = None,
+    measure: bool = False,
 ) -> ChangesReport:
     """Predict the raw folder `data` (its train and test part) with two bundles, and write what would change.
 
-    `before` and `after` are versions, names in the store or folders. The CSV and, beside it, its summary are written
-    whole or not at all. Raises UsageError where both are the same version or the output is none, InputError for what
-    is not there, CatalogError for a table that cannot be read.
+    `before` and `after` are versions, names in the store or folders. With `measure` the list says the catalogue's own
+    type, too, and the summary how good both are on the test side: `measured.py`. The CSV and, beside it, its
+    summary are written whole or not at all. Raises UsageError where both are the same version or the output is none,
+    InputError for what is not there, CatalogError for a table that cannot be read.
     """
     store = BundleStore(settings.models_path)
     old_bundle, new_bundle = Bundle.load(store.find(before)), Bundle.load(store.find(after))
@@ -86,20 +96,25 @@ def list_changes(
     tables = {part: raw.read_products(folder / name) for part, name in PARTS.items() if (folder / name).is_file()}
     summary = output.with_suffix(".json")
     _check_replaceable(summary)
+    prepared = ensure_prepared(folder, settings, threads=settings.cores) if measure else None
     with ExitStack() as stack:
         images = open_images(folder)
         cache = settings.cache_path if images is not None else None
         both = _Both(stack, old_bundle, new_bundle, cache=cache, threads=settings.cores)
         tally = Tally(both.old, both.new)
+        measuring = Measuring(prepared, both.old, both.new) if prepared is not None else None
         with atomic_path(output) as temporary:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                for change in _changes(tables, images, tally, both):
-                    writer.writerow([harmless(str(getattr(change, name))) for name in COLUMNS])
+                writer.writerow([*COLUMNS, *(measured.COLUMNS if measuring is not None else ())])
+                for change in _changes(tables, images, tally, both, measuring):
+                    cells = [str(getattr(change, name)) for name in COLUMNS]
+                    more = measuring.cells(change.key, change.part) if measuring is not None else ()
+                    writer.writerow(map(harmless, [*cells, *more]))
             digest = sha256_file(temporary)
             summary.unlink(missing_ok=True)  # so that no summary ever stands beside the list of another run
-    report = tally.report(output, digest)
+    figures = measuring.figures() if measuring is not None else None
+    report = tally.report(output, digest, figures)
     write_json(summary, report.as_dict())
     get_logger(__name__).info(
         "changes listed", before=report.before, after=report.after, products=report.products, changes=report.count
@@ -148,14 +163,21 @@ class _Both:
 
 
 def _changes(
-    tables: Mapping[str, pl.DataFrame], images: Images | None, tally: Tally, both: _Both
+    tables: Mapping[str, pl.DataFrame],
+    images: Images | None,
+    tally: Tally,
+    both: _Both,
+    measuring: Measuring | None,
 ) -> Iterator[Change]:
     named = chain.from_iterable(_named(part, table) for part, table in tables.items())
     rows = chain.from_iterable(product_rows(table, images) for table in tables.values())
     with Progress("comparing", total=sum(map(len, tables.values())), unit="products") as progress:
         for batch, old, new in map_bounded(both.predict, batched_rows(rows), threads=BATCHES_AT_ONCE):
             for row, before, after in zip(batch, old, new, strict=True):
-                change = tally.count(next(named), row, before, after)
+                names = next(named)
+                change = tally.count(names, row, before, after)
+                if measuring is not None:
+                    measuring.add(names[0], names[-1], before, after)
                 if change is not None:
                     yield change
             progress.add(len(batch))

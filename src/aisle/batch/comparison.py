@@ -40,7 +40,7 @@ class ChangesReport:
 
     `types_before` and `types_after` are their tables of types. `count` of `products` would change, and `accepted` of
     these are sure enough to be taken over without a person. `unreadable` products can be judged by neither model,
-    `images_not_read` were judged by their texts.
+    `images_not_read` were judged by their texts. `measured`: how good both are, where that was asked for.
     """
 
     before: str
@@ -56,6 +56,7 @@ class ChangesReport:
     transitions: tuple[Transition, ...]
     csv: Path
     csv_sha256: str
+    measured: dict[str, Any] | None = None
 
     @property
     def share(self) -> float:
@@ -69,6 +70,8 @@ class ChangesReport:
 
     def as_dict(self) -> dict[str, Any]:
         found = {**asdict(self), "csv": str(self.csv), "share": self.share, "share_accepted": self.share_accepted}
+        if self.measured is None:
+            del found["measured"]
         return {**found, "transitions": list(found["transitions"])}
 
 
@@ -136,7 +139,7 @@ class Tally:
             part=part,
         )
 
-    def report(self, output: Path, sha256: str) -> ChangesReport:
+    def report(self, output: Path, sha256: str, measured: dict[str, Any] | None = None) -> ChangesReport:
         by_size = sorted(self._transitions.items(), key=lambda one: (-one[1], one[0]))
         return ChangesReport(
             before=self._old.version,
@@ -152,6 +155,7 @@ class Tally:
             transitions=tuple(Transition(*names, rows, self._accepted[names]) for names, rows in by_size),
             csv=output,
             csv_sha256=sha256,
+            measured=measured,
         )
 
 

@@ -1,126 +1,116 @@
-"""Bulk prediction on one machine: a table of products in, a table of predictions out."""
+"""Bulk prediction on one machine: as many processes as cores, each of which does whole pieces of the table.
+
+Text is Python's work, which threads do not share; so a process reads, decodes, encodes, classifies and writes.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection
 
-import polars as pl
-
-from aisle.batch.table import FIELDS, ProductRow, product_rows, read_product_table
-from aisle.catalog import Prediction
-from aisle.data import raw
-from aisle.data.images import Images, map_bounded
-from aisle.errors import InputError, UsageError
-from aisle.files import atomic_path
+from aisle.batch.parts import Parts
+from aisle.batch.pieces import Piece
+from aisle.batch.predicting import Task, TaskPredictor
+from aisle.errors import AisleError
 from aisle.logs import get_logger
-from aisle.model.predictor import Outcome, Predictor
-from aisle.progress import Progress
 
-BATCH = 64
-BATCHES_AT_ONCE = 2  # while one waits for its images, the other's texts are looked at
-KEY_COLUMNS = ("key", "product_id", "image_id")
-OUTPUT_SCHEMA = {
-    "predicted": pl.String,
-    "label": pl.String,
-    "confidence": pl.Float64,
-    "decision": pl.String,
-    "top_k": pl.String,
-    "model_version": pl.String,
-    "error": pl.String,
-}
+AHEAD = 2  # pieces that wait for each process
+WORTH_A_PROCESS = 2  # pieces for each: with fewer, the start of processes takes longer than they save
+LOSSES = 3  # processes that may die, one after the other, without a piece done in between
+
+Engine = Callable[[Task, Sequence[Piece], Parts], Iterator[Piece]]
+"""Does the pieces of a task in any order, and gives each when its part is written."""
 
 
-@dataclass(frozen=True, slots=True)
-class BulkResult:
-    output: Path
-    rows: int
-    predicted: int
-    accepted: int
-    errors: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "output": str(self.output)}
-
-
-def predict_file(
-    predictor: Predictor,
-    source: Path,
-    output: Path,
-    *,
-    images: Images | None = None,
-    fields: tuple[str, ...] = FIELDS,
-) -> BulkResult:
-    """Predict every row of `source` (CSV or parquet) and write `output` (CSV or parquet), whole or not at all.
-
-    Rows keep their order. A row that cannot be predicted has its `error`; one whose image cannot be used is
-    predicted from its texts and has an `error` too.
-    """
-    if output.suffix not in (".csv", ".parquet"):
-        raise UsageError(f"the output is .csv or .parquet, not {output.suffix or 'without an ending'}", where=output)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise UsageError("the output would replace the input", where=output, hint="Name another --output.")
-    table = read_product_table(source, images=images)
-    outcomes = predict_table(predictor, table, images=images, fields=fields)
-    result = pl.DataFrame(list(outcomes), schema=OUTPUT_SCHEMA, orient="row")
-    names = raw.own_names(source)
-    keys = table.select(pl.col(name).alias(names[name]) for name in KEY_COLUMNS if name in names)
-    with atomic_path(output) as temporary:
-        raw.write_table(pl.DataFrame({column.name: column for column in (*keys, *result)}), temporary)
-    summary = BulkResult(
-        output=output,
-        rows=len(result),
-        predicted=len(result) - result["predicted"].null_count(),
-        accepted=int((result["decision"] == "accept").sum()),
-        errors=len(result) - result["error"].null_count(),
-    )
-    get_logger(__name__).info("predicted", model_version=predictor.version, **summary.as_dict())
-    return summary
+def on_this_machine(task: Task, pieces: Sequence[Piece], parts: Parts, *, cores: int) -> Iterator[Piece]:
+    """Raises what a piece raises, and AisleError where processes die again and again."""
+    if cores == 1 or len(pieces) < WORTH_A_PROCESS * cores:
+        with TaskPredictor(task, threads=cores) as predictor:
+            for piece in pieces:
+                yield predictor.write(piece, parts)
+        return
+    todo, losses = {piece.number: piece for piece in pieces}, 0
+    while todo:
+        try:
+            for piece in _in_processes(task, list(todo.values()), parts, min(cores, len(todo))):
+                del todo[piece.number]
+                losses = 0
+                yield piece
+        except BrokenProcessPool:
+            losses += 1
+            if losses > LOSSES:
+                raise AisleError(
+                    "the processes that predict die again and again",
+                    where=parts.folder,
+                    hint="Is there memory enough? THREADS=1 needs least, and --resume goes on from here.",
+                ) from None
+            get_logger(__name__).warning("a process that predicts died, its work is done again", pieces=len(todo))
 
 
-def predict_table(
-    predictor: Predictor, table: pl.DataFrame, *, images: Images | None, fields: tuple[str, ...] = FIELDS
-) -> Iterator[tuple[object, ...]]:
-    """One row of `OUTPUT_SCHEMA` for each row of `table`, in order."""
-
-    def predict(rows: Sequence[ProductRow]) -> tuple[Sequence[ProductRow], list[Outcome]]:
-        return rows, predictor.predict([row.product for row in rows])
-
-    batches = batched_rows(product_rows(table, images, fields=fields))
-    with Progress("predicting", total=len(table), unit="products") as progress:
-        for rows, outcomes in map_bounded(predict, batches, threads=BATCHES_AT_ONCE):
-            for row, outcome in zip(rows, outcomes, strict=True):
-                yield _output_row(row, outcome, predictor.version)
-            progress.add(len(rows))
-
-
-def batched_rows(rows: Iterator[ProductRow], size: int = BATCH) -> Iterator[list[ProductRow]]:
-    while batch := list(islice(rows, size)):
-        yield batch
-
-
-def _output_row(row: ProductRow, outcome: Outcome, version: str) -> tuple[object, ...]:
-    if isinstance(outcome, InputError):
-        return (None, None, None, None, None, version, str(row.image_error or outcome))
-    error = row.image_error or outcome.image_error
-    return (
-        outcome.type.code,
-        outcome.type.label,
-        outcome.confidence,
-        outcome.decision.value,
-        top_k_json(outcome),
-        version,
-        f"predicted without the image: {error}" if error else None,
-    )
+def _in_processes(task: Task, pieces: Iterable[Piece], parts: Parts, cores: int) -> Iterator[Piece]:
+    waiting = iter(pieces)
+    spawn = multiprocessing.get_context("spawn")  # what threads of this process hold is not to be forked
+    follow, lead = spawn.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(cores, mp_context=spawn, initializer=_start, initargs=(task, parts, follow))
+    try:
+        with _unheard(signal.SIGINT):  # the first piece starts the processes, which take that over
+            running: set[Future[Piece]] = {pool.submit(_do, piece) for piece in islice(waiting, AHEAD * cores)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(_do, piece) for piece in islice(waiting, len(done))}
+            for one in done:
+                yield one.result()
+    except BaseException:
+        lead.close()  # a part is whole or absent: nobody waits for what is being done
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        lead.close()
+        follow.close()
 
 
-def top_k_json(prediction: Prediction) -> str:
-    candidates = [
-        {"prediction": one.type.code, "label": one.type.label, "confidence": one.confidence}
-        for one in prediction.candidates
-    ]
-    return json.dumps(candidates, ensure_ascii=False)
+@contextlib.contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """A signal waits until the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Worker:
+    """What a process of the pool does its pieces with; it is told at its start."""
+
+    predictor: TaskPredictor
+    parts: Parts
+    refusal: AisleError | OSError | None = None
+
+
+def _start(task: Task, parts: Parts, follow: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all of them: the first process ends the others
+    threading.Thread(target=_end_with, args=(follow,), name="end with parent", daemon=True).start()
+    try:
+        _Worker.predictor, _Worker.parts = TaskPredictor(task, threads=1), parts
+    except (AisleError, OSError) as error:  # a pool would say that it is broken, and not why
+        _Worker.refusal = error
+
+
+def _do(piece: Piece) -> Piece:
+    if _Worker.refusal is not None:
+        raise _Worker.refusal
+    return _Worker.predictor.write(piece, _Worker.parts)
+
+
+def _end_with(lead: Connection) -> None:
+    """End when the other end of a pipe is closed, as it also is when the process that holds it is killed."""
+    lead.poll(None)
+    os._exit(1)

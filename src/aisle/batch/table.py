@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +17,8 @@ from aisle.errors import CatalogError, ImageError, UsageError
 
 FIELDS = ("title", "description", "image")
 NEEDED_FOR_IMAGES = ("product_id", "image_id")
+IMAGE_COLUMN = "image"
+"""Images that are in the table itself, as bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,25 @@ def product_rows(
         return table[name].fill_null("").to_list() if wanted else blank
 
     titles, descriptions = column("title", "title"), column("description", "description")
-    if images is None or "image" not in fields:
-        for title, description in zip(titles, descriptions, strict=True):
-            yield ProductRow(Product(title, description))
-        return
-    for title, description, stem in zip(titles, descriptions, raw.image_stems(table), strict=True):
+    for title, description, read in zip(titles, descriptions, _readers(table, images, fields), strict=True):
         try:
-            yield ProductRow(Product(title, description, None if stem is None else images.read(stem)))
+            yield ProductRow(Product(title, description, read()))
         except ImageError as error:
             yield ProductRow(Product(title, description), error)
+
+
+def _readers(
+    table: pl.DataFrame, images: Images | None, fields: tuple[str, ...]
+) -> Iterator[Callable[[], bytes | None]]:
+    """For each row what gives its image, or None where it has none."""
+    if "image" not in fields or (images is None and IMAGE_COLUMN not in table.columns):
+        yield from repeat(lambda: None, len(table))
+    elif images is None:
+        yield from (partial(_itself, image) for image in table[IMAGE_COLUMN])
+    else:
+        for stem in raw.image_stems(table):
+            yield partial(images.read, stem) if stem is not None else lambda: None
+
+
+def _itself(image: bytes | None) -> bytes | None:
+    return image or None

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from aisle.settings import Settings, get_settings
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
 
+RECIPE_CHOICES = ("weights", "fine_tune", "text_models", "image_models", "teacher")
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="local: all cores of this machine. ray: the cluster at RAY_ADDRESS, or one on this machine.",
+)
 
 
 def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,14 +45,32 @@ def contract_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How to train, for every verb that does: `recipe_name`, `weights`, `fine_tune`."""
+def recipe_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """How to train, for every verb that does: `recipe_name`, and the `choices` of the recipe."""
+
+    @wraps(verb)
+    def with_choices(**given: Any) -> Any:
+        return verb(choices={name: given.pop(name) for name in RECIPE_CHOICES}, **given)
+
+    function = click.option(
+        "--teacher",
+        metavar="BUNDLE",
+        default=None,
+        help="light learns from what this bundle says, too: champion, a version or a folder.",
+    )(with_choices)
+    for kind in ("text", "image"):
+        function = click.option(
+            f"--{kind}-models",
+            metavar="NAMES",
+            default=None,
+            help=f"Pretrained {kind} models of full, by their names on the hub or their folders, with commas.",
+        )(function)
     function = click.option(
         "--fine-tune",
         metavar="EPOCHS",
         type=click.IntRange(min=0),
         default=None,
-        help="Then train VGG16's last block of lstm-vgg16, too, which wants a GPU.  [default: 0]",
+        help="For how many epochs the models of full are trained, or VGG16's last block of lstm-vgg16, too.",
     )(function)
     function = click.option(
         "--weights",
@@ -50,7 +79,7 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Pretrained weights of lstm-vgg16; auto: ImageNet's where they can be downloaded.  [default: auto]",
     )(function)
     return click.option(
-        "--recipe", "recipe_name", default="light", show_default=True, help="How to train: light or lstm-vgg16."
+        "--recipe", "recipe_name", default="light", show_default=True, help="How to train: light, lstm-vgg16 or full."
     )(function)
 
 

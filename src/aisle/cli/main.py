@@ -9,7 +9,21 @@ from typing import NoReturn
 import click
 
 from aisle import __version__
-from aisle.cli import accounts, catalogue, changes, experiments, models, monitoring, registry, retraining, serving
+from aisle.cli import (
+    accounts,
+    backups,
+    catalogue,
+    changes,
+    evidence,
+    experiments,
+    features,
+    labels,
+    models,
+    monitoring,
+    registry,
+    retraining,
+    serving,
+)
 from aisle.errors import AisleError
 from aisle.logs import log_failure
 
@@ -26,10 +40,11 @@ def aisle(debug: bool) -> None:
 
 
 for _verb in (
-    serving.run, catalogue.import_, catalogue.validate, catalogue.prepare, models.train, models.evaluate,
-    models.predict, registry.registry, serving.serve, serving.auth, serving.migrate,
-    changes.changes, accounts.user, accounts.keys, accounts.audit, experiments.experiment, monitoring.drift,
-    retraining.retrain,
+    serving.run, catalogue.import_, catalogue.validate, catalogue.prepare, features.features, models.train,
+    models.evaluate, models.predict, registry.registry, serving.serve, serving.auth, serving.worker,
+    serving.migrate, changes.changes, labels.labels, accounts.user, accounts.keys, accounts.audit,
+    experiments.experiment, monitoring.drift, retraining.retrain, evidence.lineage, evidence.privacy,
+    backups.backup, backups.restore,
 ):  # fmt: skip
     aisle.add_command(_verb)
 

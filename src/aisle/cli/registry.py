@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aisle.cli.common import FOLDER, as_json, operator, print_result, start, start_mirror
+from aisle.cli.common import FILE, FOLDER, as_json, operator, print_result, start, start_mirror
 from aisle.errors import UsageError
+from aisle.files import read_json
 from aisle.logs import LogFile, get_logger
 
 
 @click.group()
 def registry() -> None:
     """The bundle store: what is there, what serves, and what may serve."""
+
+
+def asked_by(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Who changes what serves, and why, for the audit trail: `who`, `note`."""
+    function = click.option("--note", default=None, help="Why, for the audit trail.")(function)
+    return click.option("--who", default=None, help="Who asks for it; default: whoever is at this terminal.")(
+        function
+    )
 
 
 @registry.command("list")
@@ -58,13 +68,58 @@ def register(bundle: str, as_json: bool) -> None:
 
 
 @registry.command()
+@click.argument("version", metavar="BUNDLE")
+@click.option("--key", type=FILE, required=True, help="PEM file of an Ed25519 or P-256 private key.")
+@as_json
+def sign(version: str, key: Path, as_json: bool) -> None:
+    """Sign BUNDLE, a folder or a version of the store: who has BUNDLE_PUBLIC_KEY set loads no other."""
+    settings = start(LogFile.TRAIN)
+    from aisle.model.bundle import MANIFEST_FILE, Bundle
+    from aisle.model.signing import sign as sign_bundle
+    from aisle.registry.bundles import BundleStore
+    from aisle.registry.trail import trail
+
+    found = Bundle.load(BundleStore(settings.models_path).find(version), signed=False)
+    with trail(settings, operator()) as record:
+        key_id = sign_bundle(found.path, found.version, read_json(found.path / MANIFEST_FILE)["files"], str(key))
+        record(what="model.sign", subject=found.version, before=None, after={"key": key_id})
+    print_result(
+        {"version": found.version, "key": key_id},
+        as_json,
+        lambda done: f"{done['version']} is signed by the key {done['key']}",
+    )
+
+
+@registry.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--output", type=FILE, default=None, help="File to write; default: standard output.")
+def sbom(bundle: str, output: Path | None) -> None:
+    """What BUNDLE is made of, as CycloneDX: files, packages, data, figures."""
+    settings = start(LogFile.TRAIN)
+    from aisle.files import to_json, write_json
+    from aisle.model.bundle import Bundle
+    from aisle.registry.bundles import BundleStore
+    from aisle.registry.sbom import bill_of_materials
+
+    found = bill_of_materials(Bundle.load(BundleStore(settings.models_path).find(bundle)))
+    if output is None:
+        click.echo(to_json(found))
+        return
+    write_json(output, found)
+    click.echo(f"{output}", err=True)
+
+
+@registry.command()
 @click.argument("version", default="challenger")
 @click.option("--data", type=FOLDER, default=None, help="Raw or prepared folder to measure on; default: data/raw.")
 @click.option(
     "--force", metavar="REASON", default=None, help="Promote whatever the gate would say; REASON is recorded."
 )
+@asked_by
 @as_json
-def promote(version: str, data: Path | None, force: str | None, as_json: bool) -> None:
+def promote(
+    version: str, data: Path | None, force: str | None, who: str | None, note: str | None, as_json: bool
+) -> None:
     """Make VERSION the champion, if the gate lets it pass; default: the challenger.
 
     The gate measures it beside the champion on products that neither learnt from.
@@ -80,7 +135,7 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
         from aisle.measuring import judge_challenger
 
         judge = functools.partial(judge_challenger, data=data or settings.data_path / "raw", settings=settings)
-    done = promote_bundle(challenger, settings, who=operator(), judge=judge, reason=force)
+    done = promote_bundle(challenger, settings, who=who or operator(), judge=judge, reason=force, note=note)
     start_mirror(settings)
 
     def sentence(found: dict[str, Any]) -> str:
@@ -92,13 +147,15 @@ def promote(version: str, data: Path | None, force: str | None, as_json: bool) -
 
 
 @registry.command()
+@click.option("--to", metavar="VERSION", default=None, help="Only if this is the champion before.")
+@asked_by
 @as_json
-def rollback(as_json: bool) -> None:
+def rollback(to: str | None, who: str | None, note: str | None, as_json: bool) -> None:
     """Make the champion before this one the champion again; `aisle run` does not undo it."""
     settings = start(LogFile.TRAIN)
     from aisle.registry.promotion import roll_back
 
-    before, now = roll_back(settings, who=operator())
+    before, now = roll_back(settings, who=who or operator(), note=note, to=to)
     start_mirror(settings)
     print_result(
         {"champion": now, "before": before},

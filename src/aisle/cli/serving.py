@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 @contract_options
 def run(
     recipe_name: str,
-    weights: str | None,
-    fine_tune: int | None,
+    choices: dict[str, Any],
     source: str,
     rows: int,
     seed: int,
@@ -42,7 +42,7 @@ def run(
 
     if not once or BundleStore(settings.models_path).serving().champion is None:
         chosen, contract = (
-            choose_recipe(recipe_name, settings, weights=weights, fine_tune=fine_tune),
+            choose_recipe(recipe_name, settings, **choices),
             ContractOptions(max_bad, allow_missing_types),
         )
         run_all(chosen, source, settings, who=operator(), rows=rows, seed=seed, contract=contract)
@@ -51,9 +51,11 @@ def run(
         wait_for_mirror(mirroring, settings)
     else:
         settings = start(LogFile.SERVING)
+        from aisle.batch.worker import worker_beside
         from aisle.service.serve import serve_with_tokens
 
-        serve_with_tokens(settings, tell=_show_first_admin)
+        with worker_beside():
+            serve_with_tokens(settings, tell=_show_first_admin)
 
 
 @click.command()
@@ -78,6 +80,22 @@ def auth() -> None:
     from aisle.auth.serve import serve as serve_tokens
 
     serve_tokens(settings)
+
+
+@click.command()
+@click.option("--processes", type=click.IntRange(1, 256), default=None, help="Default: WORKER_PROCESSES.")
+@click.option(
+    "--heartbeat",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="A file to touch every second, for a probe: an old one is of a worker that hangs.",
+)
+def worker(processes: int | None, heartbeat: Path | None) -> None:
+    """Predict what is asked for by POST /batches; several workers share the work."""
+    settings = start(LogFile.SERVING)
+    from aisle.batch.worker import run_workers
+
+    run_workers(settings, processes=processes or settings.worker_processes or settings.cores, heartbeat=heartbeat)
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """The images of a catalogue, read in place from a folder tree or a zip: nothing is ever unpacked.
 
 An image is found by its name without the ending (`image_<imageid>_product_<productid>`), wherever in the tree
-or the zip it lies, so that `images/image_train/…`, `image_train/…` and a flat folder all work.
+or the zip it lies, so that `images/image_train/…`, `image_train/…` and a flat folder all work. Nothing here knows
+tables, so that the console may show an image without what reads them.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
-from aisle.data.raw import IMAGE_FOLDERS, IMAGES_ZIP
 from aisle.errors import ArchiveError, ImageError, InputError
 from aisle.inputs.image import MAX_BYTES
 
+IMAGES_ZIP = "images.zip"
+IMAGE_FOLDERS = ("image_train", "image_test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def image_stem(product_id: str, image_id: str) -> str:
+    """The image file's name without its ending, as the catalogue's layout has it."""
+    return f"image_{image_id}_product_{product_id}"
 
 
 class Images(Protocol):
@@ -50,6 +57,9 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._paths
+
     def read(self, stem: str) -> bytes:
         path = self._paths.get(stem)
         if path is None:
@@ -65,11 +75,12 @@ class ImageFolder:
 class ImageZip:
     """Images in a zip, which stays as it is."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | BinaryIO, where: object = "") -> None:
+        """`where` is what the user calls a `file` that is open already."""
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ArchiveError(f"is no zip of images: {error}", where=path, hint="Pack it again.") from None
+            raise ArchiveError(f"is no zip of images: {error}", where=where or file, hint="Pack it again.") from None
         self._names = {
             Path(info.filename).stem: info.filename
             for info in self._zip.infolist()
@@ -79,6 +90,17 @@ class ImageZip:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._names
+
+    def where(self, stem: str) -> tuple[int, int] | None:
+        """Where in the zip an image begins, with its header, and into how many bytes it is packed."""
+        name = self._names.get(stem)
+        if name is None:
+            return None
+        found = self._zip.getinfo(name)
+        return found.header_offset, found.compress_size
 
     def read(self, stem: str) -> bytes:
         name = self._names.get(stem)
@@ -102,7 +124,7 @@ class ImageZip:
             ) from None
 
 
-def open_images(path: Path) -> Images | None:
+def open_images(path: Path) -> ImageFolder | ImageZip | None:
     """The images in a catalogue's folder (`images.zip`, or `image_train/` and `image_test/`), in a zip, or in
     any folder of images; None where there are none."""
     if path.is_file():

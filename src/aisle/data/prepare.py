@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Prepared:
     """A prepared folder. `data_hash` is equal for equal products, whatever file they came from.
 
     `images_path` leads from this folder to the raw one, where the images stay; None for a catalogue without.
+    `contract` has what became of the raw rows; {} in a folder of an older aisle.
     """
 
     folder: Path
@@ -50,9 +51,14 @@ class Prepared:
     images_path: str | None
     counts: dict[str, int]
     uneven_types: dict[str, str]
+    contract: dict[str, Any] = field(default_factory=dict)
 
     def products(self) -> pl.DataFrame:
         return pl.read_parquet(self.folder / PRODUCTS_FILE)
+
+    def image_count(self) -> int:
+        """How many products have an image."""
+        return int(pl.scan_parquet(self.folder / PRODUCTS_FILE).select(pl.col("image").count()).collect().item())
 
     def types(self) -> ProductTypes:
         return ProductTypes.from_csv(self.folder / TYPES_FILE)
@@ -95,6 +101,7 @@ def prepare(validated_folder: Path, out: Path, *, options: PrepareOptions = Prep
         images_path=_images_path(state, validated_folder, out),
         counts={side.value: int((table["side"] == side).sum()) for side in Side},
         uneven_types=_uneven_types(table),
+        contract={name: state["result"][name] for name in ("rows", "quarantined", "reasons", "retired")},
     )
     _check_sides(result)
     with atomic_folder(out) as folder:

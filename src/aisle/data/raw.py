@@ -23,15 +23,17 @@ from types import MappingProxyType
 import polars as pl
 
 from aisle.catalog import CHANGES_FILE, TYPES_FILE, ProductTypes, TypeChanges
+from aisle.data import images
 from aisle.errors import CatalogError, InputError
 
 TRAIN_FILE = "X_train_update.csv"
 LABELS_FILE = "Y_train_CVw08PX.csv"
 TEST_FILE = "X_test_update.csv"
 AGREEMENT_FILE = "label_agreement.csv"
-IMAGES_ZIP = "images.zip"
-IMAGE_FOLDERS = ("image_train", "image_test")
+IMAGES_ZIP, IMAGE_FOLDERS = images.IMAGES_ZIP, images.IMAGE_FOLDERS
 GOLD_PATTERN = "gold_*.csv"
+
+image_stem = images.image_stem
 
 RAKUTEN_TYPES = Path(__file__).with_name("rakuten_types.csv")  # the table of types of the challenge
 
@@ -62,11 +64,6 @@ def own_names(path: Path) -> dict[str, str]:
     else:
         columns = pl.read_csv(path, n_rows=0, infer_schema=False).columns
     return {COLUMNS[name]: name for name in columns if name in COLUMNS}
-
-
-def image_stem(product_id: str, image_id: str) -> str:
-    """The image file's name without its ending, as the catalogue's layout has it."""
-    return f"image_{image_id}_product_{product_id}"
 
 
 def image_stems(table: pl.DataFrame) -> list[str | None]:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from aisle.catalog import ImageTraits
 from aisle.errors import ImageError
 from aisle.files import sha256_bytes
+from aisle.inputs.segments import has_too_many
 
 Pixels = NDArray[np.uint8]
 """Height x width x 3, red, green, blue, 0 to 255."""
@@ -41,6 +42,7 @@ _DAMAGE = (
 """What Pillow and libjpeg raise for a damaged file."""
 
 _WHITE = (255, 255, 255)
+_PHOTO_QUALITY = 75
 _FINGERPRINT_SIDE = 64
 _TRAITS_STEP = 4  # every so many pixels in both directions are enough to tell how bright and how colourful they are
 _LEAST_CONTRAST = 8  # grey levels; a flat picture (a white page, a placeholder) looks like every other flat one
@@ -74,6 +76,18 @@ def decode_with_traits(data: bytes, size: int) -> tuple[Pixels, ImageTraits]:
     pixels = _to_square(image, size)
     brightness, saturation = light_of(pixels)
     return pixels, ImageTraits(width, height, brightness, saturation)
+
+
+def small_photo(data: bytes, side: int) -> bytes:
+    """The picture of an image within `side` x `side` pixels, upright, as a JPEG; one that is smaller stays so.
+
+    Nothing else of the file is in it: not where or when it was taken, by what or by whom. Raises ImageError as
+    `decode` does.
+    """
+    image, _, _ = _open(data, side)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    jpeg: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=_PHOTO_QUALITY, colorsubsampling="420")
+    return jpeg
 
 
 def light_of(pixels: Pixels) -> tuple[float, float]:
@@ -115,14 +129,17 @@ def _open(data: bytes, wanted: int) -> tuple[Image.Image, tuple[int, int], str]:
         raise ImageError("the image is empty", reason="empty")
     if len(data) > MAX_BYTES:
         raise ImageError(f"the image has more than {MAX_BYTES >> 20} MiB", reason="too_large")
+    if has_too_many(data):
+        raise ImageError("the image is in more pieces than any encoder makes", reason="corrupt")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and of sizes that are checked here
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 size, kind = image.size, image.format or ""
                 _check_header(image)
-                upright = ImageOps.exif_transpose(_decode_scaled(image, data, wanted))
-                return _to_rgb(upright), size, kind
+                decoded = _decode_scaled(image, data, wanted)
+                ImageOps.exif_transpose(decoded, in_place=True)  # a copy of the largest takes 100 MB
+                return _to_rgb(decoded), size, kind
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -177,9 +194,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip all but the darkest
         return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, (*_WHITE, 255))
-        return Image.alpha_composite(background, rgba).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, _WHITE)
+        white.paste(rgba, mask=rgba)
+        return white
     return image.convert("RGB")
 
 

@@ -10,10 +10,12 @@ one account turns the model. The image of a served product is not kept, so corre
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,10 +23,12 @@ import polars as pl
 
 from aisle.data import raw
 from aisle.data.validate import choose_types, read_labelled
-from aisle.errors import CatalogError
+from aisle.errors import CatalogError, CheckFailed
 from aisle.files import atomic_folder, atomic_path, check_replaceable
 from aisle.store.predictions import Word
 
+FOLDER = "retraining"
+LOCK_FILE = ".lock"
 CORRECTIONS_FILE = "corrections.csv"
 CATALOGUE = "catalogue"
 KEY = "~{}"
@@ -64,6 +68,23 @@ class Collected:
     unknown_types: int
     reviewers: dict[str, int]
     last_word: int
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time works in the folder of retrainings; the lock of one that was killed is free again.
+
+    Raises CheckFailed while another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckFailed(
+                "another process works on the retraining", where=folder, hint="Wait until it is done."
+            ) from None
+        yield
 
 
 def collect(words: Iterable[Word], base: Path, out: Path, *, reviewer_share: float) -> Collected:

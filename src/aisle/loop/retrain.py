@@ -9,9 +9,7 @@ products, or an administrator has to say, there is nothing to do but to call it 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from aisle.experiments import run as experiments
 from aisle.experiments.judge import Verdict
 from aisle.files import write_json
 from aisle.logs import get_logger
-from aisle.loop.corrections import CATALOGUE, collect
+from aisle.loop.corrections import CATALOGUE, FOLDER, alone, collect
 from aisle.loop.versions import version_by_dvc
 from aisle.measuring import judge_challenger
 from aisle.model.bundle import MODEL_FILE, Bundle
@@ -43,8 +41,6 @@ from aisle.store.experiments import Experiment, Outcome
 from aisle.store.migrate import migrate
 from aisle.store.retrainings import Cause, Retraining, Stage
 
-FOLDER = "retraining"
-LOCK_FILE = ".lock"
 MOST_FAILURES = 3
 """A stage that failed so often in a row is given up."""
 
@@ -101,7 +97,7 @@ class Retrainings:
         Raises CheckFailed while another process works on it, and whatever a stage raises: it is tried again the
         next time, and given up after `MOST_FAILURES` times in a row.
         """
-        with self._alone():
+        with alone(self.folder):
             now = self.active()
             while now is not None and not now.is_over:
                 before, now = now.stage, self._step(now)
@@ -345,19 +341,6 @@ class Retrainings:
             before=None if before is None else {"stage": before.value},
             after=after,
         )
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time; the lock of one that was killed is free again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK_FILE).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CheckFailed(
-                    "another process works on the retraining", where=self.folder, hint="Wait until it is done."
-                ) from None
-            yield
 
 
 def champions_recipe(settings: Settings) -> str:

@@ -6,11 +6,16 @@ model, fitted on held-out rows, which changes how sure the model is but not whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 PRIOR_ROWS = 5.0
+
+SMALLEST_LOG = -1e3
+"""Below it a probability is 0 in float64 anyway, and sums stay finite."""
 
 
 def log_softmax(scores: NDArray[np.floating]) -> Array:
@@ -18,6 +23,26 @@ def log_softmax(scores: NDArray[np.floating]) -> Array:
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     logs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return logs
+
+
+def calibrated(scores: Mapping[str, NDArray[np.float32]], temperatures: Mapping[str, float]) -> dict[str, Array]:
+    """Log-probabilities of each model.
+
+    A type that a model never saw gets an even share from it: what never came with a description is not made
+    impossible by one.
+    """
+    return {
+        name: _with_even_shares(log_softmax(one / np.float32(temperatures[name]))) for name, one in scores.items()
+    }
+
+
+def _with_even_shares(logs: Array) -> Array:
+    unseen = np.isneginf(logs)
+    types = logs.shape[1]
+    share = unseen.sum(axis=1, keepdims=True) / types
+    seen = np.maximum(logs, SMALLEST_LOG) + np.log1p(-np.minimum(share, 1 - 1 / types))
+    filled: Array = np.where(unseen, -np.log(types), seen)
+    return filled
 
 
 def fit_temperature(scores: NDArray[np.floating], targets: NDArray[np.intp]) -> float:
@@ -66,12 +91,35 @@ def lowest_threshold(
     from scipy.special import betaincinv  # noqa: PLC0415  only training asks
 
     order = np.argsort(-confidence, kind="stable")
-    sorted_confidence = confidence[order]
     hits, counts = np.cumsum(right[order]), np.arange(1, len(order) + 1)
     if certainty is None:
         accuracy_so_far = hits / counts
     else:
         accuracy_so_far = np.where(hits > 0, betaincinv(np.maximum(hits, 1), counts - hits + 1, 1 - certainty), 0.0)
-    last_of_equals = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
-    good = np.flatnonzero((accuracy_so_far >= accuracy) & last_of_equals)
-    return float(sorted_confidence[good[-1]]) if len(good) else None
+    return _lowest(confidence[order], accuracy_so_far >= accuracy)
+
+
+def lowest_threshold_by_cost(confidence: Array, costs: Array, limit: float, *, certainty: float) -> float | None:
+    """The lowest confidence from which on these rows cost at most `limit` on average; None: there is none.
+
+    `costs` are at least 0, and the largest says how far chance may reach: the mean is held against the bounds of
+    Hoeffding and Bentkus (as in S. Bates et al., Distribution-Free, Risk-Controlling Prediction Sets,
+    arXiv:2101.02703).
+    """
+    from scipy.special import bdtr, rel_entr  # noqa: PLC0415
+
+    largest = max(float(costs.max(initial=0.0)), limit)
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.arange(1, len(order) + 1)
+    total, share = np.cumsum(costs[order] / largest), limit / largest
+    mean = np.minimum(total / counts, share)
+    hoeffding = np.exp(-counts * (rel_entr(mean, share) + rel_entr(1 - mean, 1 - share)))
+    bentkus = np.e * bdtr(np.ceil(total), counts, share)
+    return _lowest(confidence[order], np.minimum(hoeffding, bentkus) <= 1 - certainty)
+
+
+def _lowest(falling: Array, good: NDArray[np.bool_]) -> float | None:
+    """The last of the falling values that is good; equal values stand or fall together."""
+    last_of_equals = np.append(falling[1:] < falling[:-1], True)
+    places = np.flatnonzero(good & last_of_equals[: len(falling)])
+    return float(falling[places[-1]]) if len(places) else None

@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aisle.model.calibration import Array, log_softmax
+from aisle.model.blend import AnyTextModel
+from aisle.model.calibration import Array, calibrated
 from aisle.model.fusion import Fusion, Present
 from aisle.model.image import DenseHead, Features
-from aisle.model.sequence import SequenceModel
-from aisle.model.text import Scores, TextModel
-
-SMALLEST_LOG = -1e3
-"""Below it a probability is 0 in float64 anyway, and sums stay finite."""
+from aisle.model.text import Scores
 
 TITLE, DESCRIPTION, TEXT, IMAGE = "title", "description", "text", "image"
 LOOKS_AT: Mapping[str, frozenset[str]] = {
@@ -29,7 +26,8 @@ LOOKS_AT: Mapping[str, frozenset[str]] = {
     TEXT: frozenset({TITLE, DESCRIPTION}),
     IMAGE: frozenset({IMAGE}),
 }
-"""Which parts of a product the model of a name looks at; `text` reads the title and then the description."""
+"""Which parts of a product the model of a name looks at; `text` reads the title and, in the next line, the
+description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Inputs:
     def field(self, name: str) -> Sequence[Any]:
         """What the model `name` looks at, for each product."""
         if name == TEXT:
-            return [f"{title} {text}".strip() for title, text in zip(self.titles, self.descriptions, strict=True)]
+            return [f"{title}\n{text}".strip() for title, text in zip(self.titles, self.descriptions, strict=True)]
         return {TITLE: self.titles, DESCRIPTION: self.descriptions, IMAGE: self.features}[name]
 
     def has(self, name: str) -> NDArray[np.bool_]:
@@ -60,8 +58,12 @@ class Inputs:
 class Models:
     """The models of a recipe by name; a catalogue without images or descriptions has fewer."""
 
-    texts: Mapping[str, TextModel | SequenceModel]
+    texts: Mapping[str, AnyTextModel]
     image: DenseHead | None
+
+    def with_text(self, name: str, model: AnyTextModel) -> Models:
+        """The same with another model of one text."""
+        return Models({**self.texts, name: model}, self.image)
 
     def names(self) -> tuple[str, ...]:
         return (*self.texts, *([IMAGE] if self.image is not None else []))
@@ -108,23 +110,3 @@ class Classifier:
             return np.empty((0, len(self.codes)))
         logs = calibrated(scores, self.temperatures)
         return np.exp(self.fusion.log_probabilities(logs, self.models.present(inputs)))
-
-
-def calibrated(scores: Mapping[str, Scores], temperatures: Mapping[str, float]) -> dict[str, Array]:
-    """Log-probabilities of each model.
-
-    A type that a model never saw gets an even share from it: what never came with a description is not made
-    impossible by one.
-    """
-    return {
-        name: _with_even_shares(log_softmax(one / np.float32(temperatures[name]))) for name, one in scores.items()
-    }
-
-
-def _with_even_shares(logs: Array) -> Array:
-    unseen = np.isneginf(logs)
-    types = logs.shape[1]
-    share = unseen.sum(axis=1, keepdims=True) / types
-    seen = np.maximum(logs, SMALLEST_LOG) + np.log1p(-np.minimum(share, 1 - 1 / types))
-    filled: Array = np.where(unseen, -np.log(types), seen)
-    return filled

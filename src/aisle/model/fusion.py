@@ -1,14 +1,14 @@
 """Late fusion: the calibrated probabilities of the models that could look at a product, joined to one answer.
 
-Three ways to join, and a recipe chooses: a log-linear pool, a weighted sum, a small dense head. A product that only
-one model can look at gets that model's answer (weighed, in the log-linear pool).
+Ways to join: stacking, which learns from held-out rows how far to believe which model where; and the weighted sum and
+the small dense head of the original project. (The log-linear pool is that of bundles of an older aisle.)
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from itertools import chain, combinations
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from aisle.model.calibration import Array, log_softmax
 from aisle.model.image import DenseHead, Features
 
-PRIOR_STRENGTH = 5.0
-"""How many held-out rows the assumption of equal weights is worth, where few rows have all of the inputs."""
+BENDS = (-2.5, -5.0, -8.0)
+"""Where stacking may believe a log-probability more or less than above."""
 
 LEAST_LOG = -15.0
 """What a dense head sees of a smaller log-probability."""
 
-EM_STEPS = 200
 SMALLEST_WEIGHT = 1e-12
 
 Present = NDArray[np.bool_]
@@ -56,6 +55,10 @@ class Fusion(ABC):
     def table(self) -> dict[str, Any]:
         """What `fusion_from` reads, beside the arrays."""
 
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The numbers of it, none for most."""
+        return {}
+
     @abstractmethod
     def _join(self, names: Sequence[str], logs: Sequence[Array]) -> Array:
         """n x types log-probabilities of the models `names`, in alphabetical order."""
@@ -80,6 +83,74 @@ class LogLinearPool(Fusion):
 
     def _join(self, names: Sequence[str], logs: Sequence[Array]) -> Array:
         return _pool(logs, self.weights[pool_name(names)])
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What stacking learnt for one set of m models, in alphabetical order, and k types.
+
+    `slopes` is m x (1 + bends), `by_type` m x k, `bias` k and `cross` (m x k) x k.
+    """
+
+    slopes: Array
+    by_type: Array
+    bias: Array
+    cross: Features
+
+    @classmethod
+    def of_equals(cls, models: int, types: int) -> Stack:
+        """Before anything is learnt: every model counts alike."""
+        slopes = np.zeros((models, 1 + len(BENDS)))
+        slopes[:, 0] = 1 / models
+        cross = np.zeros((models * types, types), np.float32)
+        return cls(slopes, np.zeros((models, types)), np.zeros(types), cross)
+
+    def log_probabilities(self, logs: Sequence[Array]) -> Array:
+        """n x types from each model's; every row by itself."""
+        scores = (
+            DenseHead(self.cross, np.zeros(self.cross.shape[1], np.float32)).scores(cross_features(logs)) + self.bias
+        )
+        for one, slopes, by_type in zip(logs, self.slopes, self.by_type, strict=True):
+            scores += one * by_type
+            for slope, bent in zip(slopes, bent_logs(one), strict=True):
+                scores += slope * bent
+        return log_softmax(scores)
+
+
+class StackedFusion(Fusion):
+    """Stacking (D. Wolpert, Stacked generalization, 1992): a multinomial logistic regression on what the models say.
+
+    The score of a type adds up, over the models, a bent line of the log-probability that the model gives this type
+    (its bends the same for all types), a weight of this model for this type, and what the model's probabilities of
+    all types say. There is a `Stack` for each set of models that may be present, written `image+title`; models
+    whose set nobody fitted count alike.
+    """
+
+    kind = "stacked"
+
+    def __init__(self, models: Sequence[str], stacks: Mapping[str, Stack]) -> None:
+        super().__init__(models)
+        self.stacks = dict(stacks)
+
+    def table(self) -> dict[str, Any]:
+        return {"kind": self.kind, "models": self.models, "stacks": sorted(self.stacks)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"{name}:{part}": getattr(one, part) for name, one in self.stacks.items() for part in Stack.__slots__}
+
+    def _join(self, names: Sequence[str], logs: Sequence[Array]) -> Array:
+        stack = self.stacks.get(pool_name(names)) or Stack.of_equals(len(names), logs[0].shape[1])
+        return stack.log_probabilities(logs)
+
+
+def bent_logs(logs: Array) -> list[Array]:
+    """The logarithms, and what is above each bend of them."""
+    return [logs, *(np.maximum(logs, bend) for bend in BENDS)]
+
+
+def cross_features(logs: Sequence[Array]) -> Features:
+    """n x (models x types): all probabilities side by side."""
+    return np.exp(np.concatenate(logs, axis=1)).astype(np.float32)
 
 
 class WeightedSum(Fusion):
@@ -116,6 +187,9 @@ class DenseFusion(Fusion):
     def table(self) -> dict[str, Any]:
         return {"kind": self.kind, "models": self.models}
 
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        return self.head.arrays()
+
     def _join(self, names: Sequence[str], logs: Sequence[Array]) -> Array:
         if len(names) < len(self.models):
             return _pool(logs, [1 / len(names)] * len(names))
@@ -128,15 +202,19 @@ class DenseFusion(Fusion):
         return np.maximum(np.concatenate(logs, axis=1), LEAST_LOG).astype(np.float32)
 
 
-def fusion_from(table: Mapping[str, Any], head: DenseHead | None) -> Fusion:
-    """The fusion that wrote `table`. Raises KeyError, TypeError or ValueError for any other."""
+def fusion_from(table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fusion:
+    """The fusion that wrote `table` and `arrays`. Raises KeyError, TypeError or ValueError for any other."""
     match table.get("kind", LogLinearPool.kind):
+        case StackedFusion.kind:
+            parts = Stack.__slots__
+            stacks = {name: Stack(*(arrays[f"{name}:{part}"] for part in parts)) for name in table["stacks"]}
+            return StackedFusion(table["models"], stacks)
         case LogLinearPool.kind:
             return LogLinearPool(table["models"], table["weights"])
         case WeightedSum.kind:
             return WeightedSum(table["models"], table["weights"])
-        case DenseFusion.kind if head is not None:
-            return DenseFusion(table["models"], head)
+        case DenseFusion.kind:
+            return DenseFusion(table["models"], DenseHead.from_arrays(arrays))
         case kind:
             raise ValueError(f"no fusion of kind {kind!r}")
 
@@ -145,55 +223,5 @@ def pool_name(models: Sequence[str]) -> str:
     return "+".join(sorted(models))
 
 
-def fit_log_linear_pool(
-    log_probabilities: Mapping[str, Array], present: Present, targets: NDArray[np.intp]
-) -> LogLinearPool:
-    """Fit the weights of every set of models on held-out rows; `present` has the mapping's order of models."""
-    models = list(log_probabilities)
-    pools = chain.from_iterable(combinations(sorted(models), size) for size in range(1, len(models) + 1))
-    weights = {}
-    for names in pools:
-        rows = np.flatnonzero(present[:, [models.index(name) for name in names]].all(axis=1))
-        weights[pool_name(names)] = _fit_weights([log_probabilities[name][rows] for name in names], targets[rows])
-    return LogLinearPool(models, weights)
-
-
-def fit_weighted_sum(log_probabilities: Mapping[str, Array], targets: NDArray[np.intp]) -> WeightedSum:
-    """The weights with the highest likelihood on held-out rows that every model could look at.
-
-    By expectation maximisation for a mixture whose parts are known; a few rows' worth of equal weights keeps a
-    weight from becoming 0 by chance.
-    """
-    models = list(log_probabilities)
-    rows = np.arange(len(targets))
-    at_target = np.stack([log_probabilities[name][rows, targets] for name in models], axis=1)
-    weights = np.full(len(models), 1 / len(models))
-    for _ in range(EM_STEPS):
-        shares = log_softmax(at_target + np.log(np.maximum(weights, SMALLEST_WEIGHT)))
-        weights = np.exp(shares).sum(axis=0) + PRIOR_STRENGTH / len(models)
-        weights /= weights.sum()
-    return WeightedSum(models, dict(zip(models, weights.tolist(), strict=True)))
-
-
 def _pool(logs: Sequence[Array] | Array, weights: Sequence[float] | Array) -> Array:
     return log_softmax(sum((weight * one for weight, one in zip(weights, logs, strict=True)), np.zeros_like(logs[0])))
-
-
-def _fit_weights(logs: Sequence[Array], targets: NDArray[np.intp]) -> list[float]:
-    """Weights >= 0 with the lowest log-loss, drawn towards equal weights that sum to 1 where rows are few."""
-    from scipy.optimize import minimize  # noqa: PLC0415  only training fits
-
-    stacked = np.stack(logs)  # models x n x types
-    at_target = stacked[:, np.arange(len(targets)), targets]
-    start = np.full(len(logs), 1.0 / len(logs))
-
-    def loss(weights: Array) -> tuple[float, Array]:
-        pooled = _pool(stacked, weights)
-        expected = (np.exp(pooled) * stacked).sum(axis=2)
-        penalty = weights - start
-        value = -pooled[np.arange(len(targets)), targets].sum() + PRIOR_STRENGTH * (penalty @ penalty)
-        gradient = (expected - at_target).sum(axis=1) + 2 * PRIOR_STRENGTH * penalty
-        return float(value), gradient
-
-    result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * len(logs))
-    return [float(weight) for weight in result.x]

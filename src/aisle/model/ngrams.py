@@ -7,7 +7,7 @@ frequency, rows of length 1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,20 @@ class NGrams:
         columns = np.concatenate([*(columns for columns, _ in rows), np.empty(0, np.int32)])
         weights = np.concatenate([*(weights for _, weights in rows), np.empty(0, np.float32)])
         return sp.csr_matrix((weights, columns, starts), shape=(len(texts), len(self.idf)))
+
+    def words_of(self, text: str) -> Iterator[tuple[int, range]]:
+        """The column of each known n-gram of a text, as often as it is there, and the places of its words."""
+        words = text.split()
+        grams: Iterable[tuple[str, range]]
+        if self.of == "words":
+            grams = zip(word_ngrams(text, *self.sizes), _places(len(words), *self.sizes), strict=True)
+        else:
+            grams = (
+                (gram, range(place, place + 1))
+                for place, word in enumerate(words)
+                for gram in character_ngrams(word, *self.sizes)
+            )
+        return ((self.columns[gram], places) for gram, places in grams if gram in self.columns)
 
     def _row(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The known n-grams of a text, by column, and their weights."""
@@ -58,6 +72,12 @@ def word_ngrams(text: str, shortest: int, longest: int) -> list[str]:
         for size in range(shortest, longest + 1)
         for start in range(len(words) - size + 1)
     ]
+
+
+def _places(words: int, shortest: int, longest: int) -> Iterator[range]:
+    """The runs of words, in the order of `word_ngrams`."""
+    sizes = range(shortest, longest + 1)
+    return (range(start, start + size) for size in sizes for start in range(words - size + 1))
 
 
 def character_ngrams(text: str, shortest: int, longest: int) -> list[str]:

@@ -12,17 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aisle.catalog import Candidate, Decision, ImageTraits, Prediction, Product
 from aisle.errors import ImageError, InputError
+from aisle.inputs.image import Pixels
 from aisle.inputs.text import clean
 from aisle.model.bundle import MODEL_FILE, Bundle, label_of, refused_if_malformed
 from aisle.model.calibration import Array
 from aisle.model.classifier import DESCRIPTION, LOOKS_AT, Inputs
+from aisle.model.decisions import certainty, cost_matrix
 from aisle.model.image import Features, ImageEncoder
+from aisle.model.neighbours import Neighbours
 
 Observe = Callable[[str, float], None]
 Outcome = Prediction | InputError
@@ -54,13 +58,23 @@ class Predictor:
             self._types_id = types.id
             self._types = [label_of(types, code) for code in self.classifier.codes]
             self.recipe = str(model["recipe"])
-            threshold = model["decision"]["thresholds"][model["decision"]["promise"]]
+            decision = model["decision"]
+            threshold = decision["thresholds"][decision["promise"]]
+            self._costs = cost_matrix(decision.get("costs", ()), self.classifier.codes)
             self.threshold = None if threshold is None else float(threshold)
-            self._encoder = ImageEncoder(graph) if graph is not None else None
+            self.encoder = ImageEncoder(graph) if graph is not None else None
             self._axes = bundle.axes()
             self._try_out()
         self._top_k = min(top_k, len(self._types))
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
+        self.threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="encode")
+
+    def accepts(self, probabilities: Array) -> NDArray[np.bool_]:
+        """n: whether no person need look at a product with these probabilities, n x types."""
+        if self.threshold is None:
+            return np.zeros(len(probabilities), dtype=bool)
+        sure: NDArray[np.bool_] = certainty(probabilities, self._costs) >= self.threshold
+        return sure
 
     def predict(self, products: Sequence[Product], *, seen: Sequence[Seen] | None = None) -> list[Outcome]:
         """A product whose image is damaged is judged by its texts, and the prediction's `image_error` says so.
@@ -77,12 +91,15 @@ class Predictor:
         present = self.classifier.models.present(inputs)
         return [self._outcome(*row) for row in zip(probabilities, present, looked, strict=True)]
 
-    def inputs(self, products: Sequence[Product]) -> tuple[Inputs, list[ImageError | None]]:
+    def inputs(
+        self, products: Sequence[Product], *, seen: Sequence[Seen] | None = None
+    ) -> tuple[Inputs, list[ImageError | None]]:
         """The products after the one way in, and for each why its image could not be looked at, or None.
 
-        Where no model looks at descriptions, a description stands in for a title that is missing.
+        Where no model looks at descriptions, a description stands in for a title that is missing. `seen` is as for
+        `predict`.
         """
-        inputs, looked = self._look_at(products)
+        inputs, looked = self._look_at(products, seen)
         return inputs, [one if isinstance(one, ImageError) else None for one in looked]
 
     def _look_at(
@@ -100,6 +117,17 @@ class Predictor:
         ]
         return Inputs(titles, descriptions, features), looked
 
+    def encode(self, pictures: Sequence[Pixels]) -> list[Features]:
+        """The features of images that are decoded already, on all threads. Only where there is an encoder."""
+        if self.encoder is None:
+            raise LookupError("no model of this bundle looks at images")
+        return list(self._pool.map(self.encoder.encode, pictures))
+
+    @cached_property
+    def neighbours(self) -> Neighbours | None:
+        """The products that were learnt from, if the bundle has them; read when they are first asked for."""
+        return self.bundle.neighbours()
+
     def close(self) -> None:
         self._pool.shutdown()
 
@@ -113,23 +141,23 @@ class Predictor:
         """Say something of a product of each kind, with and without each of its parts: tables that do not fit each
         other show here, not when the first such product comes."""
         features = None
-        if self._encoder is not None:
-            features = self._encoder.encode(np.zeros((self._encoder.size, self._encoder.size, 3), np.uint8))
+        if self.encoder is not None:
+            features = self.encoder.encode(np.zeros((self.encoder.size, self.encoder.size, 3), np.uint8))
         kinds = itertools.product(("", "piscine"), ("", "ronde"), (None, features))
         self.classifier.probabilities(Inputs(*zip(*kinds, strict=True)))
 
     def _encode(self, product: Product) -> Looked:
-        if product.image is None or self._encoder is None:
+        if product.image is None or self.encoder is None:
             return None
         started = time.perf_counter()
         try:
-            pixels, traits = self._encoder.decode(product.image)
+            pixels, traits = self.encoder.decode(product.image)
         except ImageError as error:
             return error
         finally:
             decoded = time.perf_counter()
             self._observe("decode", decoded - started)
-        features = self._encoder.encode(pixels)
+        features = self.encoder.encode(pixels)
         if self._axes is not None:
             traits = replace(traits, components=self._axes.along(features))
         self._observe("image", time.perf_counter() - decoded)
@@ -144,7 +172,7 @@ class Predictor:
             )
         best = np.argsort(-probabilities, kind="stable")[: self._top_k]
         candidates = tuple(Candidate(self._types[i], float(probabilities[i])) for i in best)
-        sure = self.threshold is not None and candidates[0].confidence >= self.threshold
+        [sure] = self.accepts(probabilities[np.newaxis])
         return Prediction(
             candidates=candidates,
             decision=Decision.ACCEPT if sure else Decision.REVIEW,

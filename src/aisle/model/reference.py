@@ -64,6 +64,11 @@ class Axes:
         """To four digits: it is kept for every product."""
         return tuple(float(f"{one:.4g}") for one in (features - self.mean) @ self.axes)
 
+    def of_rows(self, features: Array) -> Array:
+        """n x components of n x features."""
+        along: Array = ((features - self.mean) @ self.axes).astype(np.float32)
+        return along
+
 
 @dataclass(frozen=True, slots=True)
 class Words:

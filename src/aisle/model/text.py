@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,16 @@ def fold(text: str, stop_words: frozenset[str] = frozenset()) -> str:
     return " ".join([word for word in words if word not in stop_words] or words)
 
 
+def folded_words(text: str, stop_words: frozenset[str] = frozenset()) -> list[tuple[int, str]]:
+    """The words of `fold`, each with the place among `text.split()` of the word that it comes from.
+
+    >>> folded_words("Écharpes d'été", frozenset({"d"}))
+    [(0, 'echarpes'), (1, 'ete')]
+    """
+    words = [(place, word) for place, written in enumerate(text.split()) for word in fold(written).split()]
+    return [(place, word) for place, word in words if word not in stop_words] or words
+
+
 class TextVectorizer:
     """Texts → sparse rows of TF-IDF weights, words first, then characters; each half has length 1."""
 
@@ -86,6 +97,21 @@ class TextVectorizer:
         folded = self._fold(texts)
         rows: sp.csr_matrix = sp.hstack([half.transform(folded) for half in self._halves], format="csr")
         return rows
+
+    def shares(self, text: str) -> Iterator[tuple[int, int, float]]:
+        """What the row of `text` is made of: column, place among `text.split()`, and the part of the weight that is
+        from there. An n-gram of several words, or that is there several times, is from all of them alike."""
+        placed = folded_words(text, self._stop_words)
+        row = self.transform([text])
+        weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
+        before = 0
+        for half in self._halves:
+            found = [(before + column, words) for column, words in half.words_of(" ".join(w for _, w in placed))]
+            times = Counter(column for column, _ in found)
+            for column, words in found:
+                part = weights[column] / times[column] / len(words)
+                yield from ((column, placed[word][0], part) for word in words)
+            before += len(half.idf)
 
     def to_tables(self) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
         """The vectoriser as JSON and arrays."""
@@ -132,3 +158,14 @@ class TextModel:
     def scores(self, texts: Sequence[str]) -> Scores:
         scores: Scores = self.vectorizer.transform(texts) @ self.weights + self.bias
         return scores
+
+    def weights_of_words(self, text: str, type_: int) -> Scores:
+        """How much each of `text.split()` adds to the score of a type (its column) above the mean of all types.
+
+        Exact: with the types' biases they make up the score.
+        """
+        above = self.weights[:, type_] - self.weights.mean(axis=1)
+        weights = np.zeros(len(text.split()), dtype=np.float32)
+        for column, place, share in self.vectorizer.shares(text):
+            weights[place] += share * above[column]
+        return weights

@@ -13,9 +13,10 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from aisle.catalog import ProductTypes
+from aisle.excerpts import excerpt
 from aisle.model.bundle import label_of
 from aisle.model.reference import Array, Observations, Reference, Words
-from aisle.pages import Palette, draw, excerpt
+from aisle.pages import Palette, draw
 from aisle.training.observe import PREDICTED
 
 _SIZE = (4.2, 2.6)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from aisle.batch.local import batched_rows
+from aisle.batch.predicting import batched_rows
 from aisle.batch.table import ProductRow, product_rows, read_product_table
 from aisle.catalog import ImageTraits, Prediction
 from aisle.data import raw

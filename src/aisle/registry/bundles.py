@@ -19,6 +19,7 @@ from aisle.errors import BundleError, CheckFailed, InputError
 from aisle.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from aisle.logs import get_logger
 from aisle.model.bundle import LINEAGE_FILE, MANIFEST_FILE, RUN_FILE, Bundle, only_types
+from aisle.model.signing import SIGNATURE_FILE
 
 POINTER_FILE = "serving.json"
 LOCK_FILE = ".serving.lock"
@@ -66,7 +67,10 @@ class BundleStore:
             raise BundleError("the pointer to the champion is damaged", where=self.root / POINTER_FILE) from None
 
     def add(self, bundle: Bundle) -> Path:
-        """Copy a verified bundle into the store; one that is there already, and whole, stays as it is."""
+        """Copy a verified bundle into the store; one that is there already, and whole, stays as it is.
+
+        Its signature comes along, if it has one: whether it has to is asked by whoever loads it from here.
+        """
         target = self.root / bundle.version
         try:
             return Bundle.load(target).path
@@ -74,7 +78,8 @@ class BundleStore:
             with atomic_folder(target) as folder:
                 for name, content in bundle.contents.items():
                     (folder / name).write_bytes(content)
-                for name in (RUN_FILE, MANIFEST_FILE):
+                signed = [SIGNATURE_FILE] if (bundle.path / SIGNATURE_FILE).is_file() else []
+                for name in (RUN_FILE, MANIFEST_FILE, *signed):
                     shutil.copyfile(bundle.path / name, folder / name)
         return target
 
@@ -117,18 +122,28 @@ class BundleStore:
             rolled_back = tuple(one for one in now.rolled_back if one != version)
             return self._point(Serving(version, challenger, tuple(filter(None, before))[-HISTORY:], rolled_back))
 
-    def roll_back(self) -> Serving:
+    def roll_back(self, to: str | None = None) -> Serving:
         """Point to the champion before this one; twice rolled back is two steps back.
 
-        Raises CheckFailed where there was none, BundleError if it is damaged.
+        Raises CheckFailed where there was none, or where it is not the one to go back `to`, BundleError if it is
+        damaged.
         """
         with self._changing() as now:
             if not now.before:
                 raise CheckFailed("there was no champion before this one", where=self.root)
             *before, champion = now.before
+            if to is not None and champion != to:
+                raise CheckFailed(f"the champion before this one is {champion}, not {to}", where=self.root)
             Bundle.load(self.root / champion)
             rolled_back = tuple(one for one in (*now.rolled_back, now.champion) if one not in (None, champion))
             return self._point(Serving(champion, now.challenger, tuple(before), rolled_back[-HISTORY:]))
+
+    def point_as(self, wanted: Serving) -> None:
+        """Point as another store did. Raises CheckFailed where this one already points otherwise."""
+        with self._changing() as now:
+            if now not in (Serving(), wanted):
+                raise CheckFailed(f"{now.champion or now.challenger} is in service here", where=self.root)
+            self._point(wanted)
 
     def make_challenger(self, version: str) -> Serving:
         """Name `version`, which must be in the store and whole, as the one that would like to be champion."""

@@ -28,15 +28,20 @@ THE_FIRST = "the first champion of this store"
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """Who is champion now, who was before, and why: the verdict of the gate, or the reason given instead."""
+    """Who is champion now, who was before, and why: the verdict of the gate, or the reason given instead.
+
+    `note` is what whoever promoted it wanted to be remembered.
+    """
 
     champion: str
     before: str | None
     forced: str | None
     gate: dict[str, Any] | None
+    note: str | None = None
 
     def entry(self) -> dict[str, Any]:
-        return {"champion": self.champion, "forced": self.forced, "gate": self.gate}
+        noted = {} if self.note is None else {"note": self.note}
+        return {"champion": self.champion, "forced": self.forced, "gate": self.gate, **noted}
 
 
 def checked(path: Path) -> Bundle:
@@ -67,6 +72,7 @@ def promote(
     who: str,
     judge: Callable[[Bundle], Verdict] | None = None,
     reason: str | None = None,
+    note: str | None = None,
 ) -> Promotion:
     """Make `bundle` the champion if `judge` lets it pass, or for a `reason`; one of the two is given.
 
@@ -94,21 +100,22 @@ def promote(
                 where=report,
                 hint="`aisle registry promote --force REASON` promotes it all the same.",
             )
-    promotion = Promotion(bundle.version, before, reason, verdict)
+    promotion = Promotion(bundle.version, before, reason, verdict, note)
     with trail(settings, who) as record:
         store.make_champion(bundle.version, instead_of=before)
         record(what="model.promote", subject=bundle.version, before={"champion": before}, after=promotion.entry())
     return promotion
 
 
-def roll_back(settings: Settings, *, who: str) -> tuple[str, str]:
-    """Make the champion before this one the champion again: from which version, and to which.
+def roll_back(settings: Settings, *, who: str, note: str | None = None, to: str | None = None) -> tuple[str, str]:
+    """Make the champion before this one the champion again: from which version, and to which. `note`: why.
 
-    Raises CheckFailed where there was none before.
+    Raises CheckFailed where there was none before, or another one than the version to go back `to`.
     """
     store = BundleStore(settings.models_path)
     with trail(settings, who) as record:
-        serving = store.roll_back()
+        serving = store.roll_back(to)
         before, now = serving.rolled_back[-1], str(serving.champion)
-        record(what="model.rollback", subject=now, before={"champion": before}, after={"champion": now})
+        after = {"champion": now} | ({} if note is None else {"note": note})
+        record(what="model.rollback", subject=now, before={"champion": before}, after=after)
     return before, now

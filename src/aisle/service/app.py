@@ -15,17 +15,24 @@ from sqlalchemy import Engine
 from aisle import __version__
 from aisle.auth.tokens import Verifier
 from aisle.clock import Clock, utc_now
+from aisle.console.asking import ROOT as CONSOLE
+from aisle.console.bulk import HERE as BULK
+from aisle.console.pages import create_console
 from aisle.logs import get_logger
 from aisle.registry.bundles import BundleStore
+from aisle.service.batches import Intake
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
+from aisle.service.desk import ServiceDesk
 from aisle.service.experiments import Experiments
+from aisle.service.explaining import Explaining
 from aisle.service.handover import Handover
 from aisle.service.limits import RateLimits
 from aisle.service.metrics import QUEUE_SIZE
 from aisle.service.parts import Parts
+from aisle.service.photos import Photos
 from aisle.service.recorder import Recorder
-from aisle.service.routes import alerts, entrance, feedback, model, predict
+from aisle.service.routes import alerts, batches, entrance, explain, feedback, model, predict
 from aisle.service.shedding import SheddingMiddleware
 from aisle.service.uploads import MAX_BODY_BYTES
 from aisle.settings import Settings
@@ -35,6 +42,9 @@ from aisle.web.draining import Draining
 from aisle.web.limits import Counter
 from aisle.web.platform import answer_the_platform
 from aisle.web.requests import RequestMiddleware
+
+PUBLIC = tuple(subject.router for subject in (entrance, predict, explain, batches, feedback, model))
+"""What clients outside may reach; the others are for the machines beside the service."""
 
 
 def create_app(
@@ -57,13 +67,17 @@ def create_app(
         seconds=settings.predict_timeout_seconds,
     )
     QUEUE_SIZE.set(settings.queue_size)
-    recorder = Recorder(engine, keep=timedelta(days=settings.predictions_keep_days), clock=clock)
+    keep, photo_bytes = timedelta(days=settings.predictions_keep_days), settings.review_photos_mib << 20
+    recorder = Recorder(engine, keep=keep, photo_bytes=photo_bytes, clock=clock)
     parts = Parts(
         champion=champion,
         store=BundleStore(settings.models_path),
         queue=queue,
         recorder=recorder,
+        photos=Photos(queue, recorder, wanted=photo_bytes > 0, clock=clock),
         experiments=Experiments(champion, queue, recorder, engine, settings, clock=clock),
+        explaining=Explaining(champion, seconds=settings.predict_timeout_seconds),
+        intake=Intake.of(settings),
         engine=engine,
         handover=Handover(settings.token_service_url, networks(settings.trusted_proxies)),
         draining=Draining(settings.drain_seconds),
@@ -74,6 +88,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.queue.start()
         parts.recorder.start()
+        parts.photos.start()
         every = settings.champion_poll_seconds
         following = [
             asyncio.create_task(_follow(champion, verifier, every)),
@@ -87,7 +102,9 @@ def create_app(
                 one.cancel()
             await asyncio.gather(*following, return_exceptions=True)
             await parts.experiments.stop()
+            await parts.photos.stop()
             await parts.queue.stop()
+            await run_in_threadpool(parts.explaining.stop)
             await run_in_threadpool(parts.recorder.stop)
             await parts.handover.close()
             champion.close()
@@ -96,14 +113,17 @@ def create_app(
     app = FastAPI(title="aisle", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.parts = parts
     app.state.verifier = verifier
-    app.state.rates = RateLimits(settings.rate_limits)
-    app.state.counter = Counter(settings.redis_url, clock=clock)
+    rates, counter = RateLimits(settings.rate_limits), Counter(settings.redis_url, clock=clock)
+    app.state.rates, app.state.counter = rates, counter
     app.add_middleware(SheddingMiddleware, queue=parts.queue)
-    app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES, draining=parts.draining)
+    tables = dict.fromkeys((batches.PATH, BULK), settings.batch_max_mib << 20)
+    by_path = {**tables, feedback.PATH: feedback.MAX_BODY_BYTES, alerts.PATH: alerts.MAX_BODY_BYTES}
+    app.add_middleware(RequestMiddleware, max_body=MAX_BODY_BYTES, by_path=by_path, draining=parts.draining)
     answer_with_problems(app)
     answer_the_platform(app)
-    for subject in (entrance, predict, feedback, model, alerts):
-        app.include_router(subject.router)
+    for router in (*PUBLIC, alerts.router):
+        app.include_router(router)
+    app.mount(CONSOLE, create_console(ServiceDesk(parts, verifier, rates, counter, settings)))
     return app
 
 

@@ -17,7 +17,8 @@ from aisle.web.limits import Counter, Limit
 from aisle.web.metrics import LIMITS_DEGRADED
 from aisle.web.requests import add_headers
 
-ROUTES = ("predict", "feedback", "model")
+ROUTES = ("predict", "explain", "feedback", "model", "batches", "results", "preview")
+"""`preview` is the console's, while somebody types."""
 
 
 class RateLimits:
@@ -38,19 +39,23 @@ def limited(route: str) -> Callable[..., Awaitable[Identity]]:
     """A dependency: the signed-in user, who has asked within the limits. Raises Throttled (429)."""
 
     async def within_limits(request: Request, identity: SignedIn) -> Identity:
-        rates: RateLimits = request.app.state.rates
-        counter: Counter = request.app.state.counter
-        limit = rates.of(route, identity.role)
-        if limit is not None:
-            if counter.asks_redis:
-                allowance = await run_in_threadpool(counter.take, limit, identity.user)
-                LIMITS_DEGRADED.set(counter.is_degraded)
-            else:
-                allowance = counter.take(limit, identity.user)
-            add_headers(request, allowance.headers())
+        await count_one(request, identity, route, request.app.state.rates, request.app.state.counter)
         return identity
 
     return within_limits
+
+
+async def count_one(request: Request, identity: Identity, route: str, rates: RateLimits, counter: Counter) -> None:
+    """Raises Throttled where that was one too many."""
+    limit = rates.of(route, identity.role)
+    if limit is None:
+        return
+    if counter.asks_redis:
+        allowance = await run_in_threadpool(counter.take, limit, identity.user)
+        LIMITS_DEGRADED.set(counter.is_degraded)
+    else:
+        allowance = counter.take(limit, identity.user)
+    add_headers(request, allowance.headers())
 
 
 def _route(name: str, part: str) -> str:

@@ -49,6 +49,10 @@ RECORDS = from_zero(
     Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"]),
     *("stored", "dropped", "refused"),
 )
+PHOTOS = from_zero(
+    Counter("aisle_review_photos", "Photos of products that people should look at, by outcome.", ["outcome"]),
+    *("made", "dropped", "damaged"),
+)
 
 EXPERIMENT_RUNNING = Gauge(
     "aisle_experiment_running",

@@ -10,10 +10,13 @@ from sqlalchemy import Engine
 
 from aisle.clock import Clock
 from aisle.registry.bundles import BundleStore
+from aisle.service.batches import Intake
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
 from aisle.service.experiments import Experiments
+from aisle.service.explaining import Explaining
 from aisle.service.handover import Handover
+from aisle.service.photos import Photos
 from aisle.service.recorder import Recorder
 from aisle.web.draining import Draining
 
@@ -24,7 +27,10 @@ class Parts:
     store: BundleStore
     queue: BatchingQueue
     recorder: Recorder
+    photos: Photos
     experiments: Experiments
+    explaining: Explaining
+    intake: Intake
     engine: Engine
     handover: Handover
     draining: Draining

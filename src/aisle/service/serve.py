@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -16,6 +14,7 @@ from aisle.auth.keyset import fetch_keys
 from aisle.auth.serve import open_accounts
 from aisle.auth.tokens import TokenPolicy, Verifier
 from aisle.logs import LogFile, get_logger, setup_logging
+from aisle.processes import follow_parent, give_back_memory
 from aisle.registry.bundles import BundleStore
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
@@ -74,6 +73,7 @@ def serve_with_tokens(settings: Settings, *, tell: Callable[[FirstAdmin], None])
 
 def open_service(settings: Settings) -> FastAPI:
     """The application with everything that it needs; raises as `serve` does."""
+    give_back_memory()
     store = BundleStore(settings.models_path)
     champion = Champion(lambda: store.find(settings.serve_model), threads=settings.threads)
     engine = open_database(settings.database_url)
@@ -84,15 +84,7 @@ def open_service(settings: Settings) -> FastAPI:
 
 def worker() -> FastAPI:
     """The application of one of several processes, which has only the environment to go by."""
-    threading.Thread(target=_follow_parent, name="follow parent", daemon=True).start()
+    follow_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))  # as if told to stop
     settings = get_settings()
     setup_logging(LogFile.SERVING, settings.logs_path, level=settings.log_level)
     return open_service(settings)
-
-
-def _follow_parent() -> None:
-    """Stop as if told to when the process that started this one is gone: nobody else would ever stop it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -14,7 +14,7 @@ from aisle.web.answers import problem_answer
 from aisle.web.problems import Problem, Refusal
 
 RETRY_AFTER = 1
-PATHS = frozenset({"/predict", "/predict_code"})
+PATHS = frozenset({"/predict", "/predict_code", "/explain"})
 
 
 def overloaded() -> Refusal:
@@ -22,7 +22,7 @@ def overloaded() -> Refusal:
 
 
 class SheddingMiddleware:
-    """Refuses predictions while the queue is full."""
+    """Refuses predictions and explanations while the queue is full."""
 
     def __init__(self, app: ASGIApp, *, queue: BatchingQueue) -> None:
         self.app = app

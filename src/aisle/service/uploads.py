@@ -35,6 +35,8 @@ MAX_CHARACTERS = {
 }
 KEYS = ("product_identifier", "product_id", "imageid")
 """What a shop calls its product, the best name first."""
+MAX_COMMAS = sum(MAX_CHARACTERS.values())
+"""As many as the texts may have letters: a JSON body of a million empty lists would stop all others."""
 IMAGE = "image"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 UPLOAD_PROBLEMS = (
@@ -50,6 +52,28 @@ _IMAGE_PROBLEMS = {
     "not_an_image": Problem.IMAGE_UNKNOWN_FORMAT,
     "animated": Problem.IMAGE_ANIMATED,
 }
+
+_TEXT_FIELDS: dict[str, Any] = {
+    name: {"type": "string", "maxLength": limit} for name, limit in MAX_CHARACTERS.items()
+}
+_EXAMPLE = {"designation": "Piscine gonflable ronde 3 m avec pompe", "description": "Diamètre 3 m, hauteur 76 cm."}
+_FORM = {"type": "object", "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "binary"}}}
+_JSON = {
+    "type": "object",
+    "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "byte", "description": "In base64."}},
+}
+PRODUCT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "One product; `designation`, `description` or `image` has to be there.",
+        "content": {
+            FORMS[0]: {"schema": _FORM, "example": _EXAMPLE},
+            FORMS[1]: {"schema": {"type": "object", "properties": _TEXT_FIELDS}, "example": _EXAMPLE},
+            "application/json": {"schema": _JSON, "example": _EXAMPLE},
+        },
+    }
+}
+"""What the OpenAPI document says of such a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +141,8 @@ async def _from_items(items: Sequence[tuple[str, UploadFile | str]]) -> Upload:
 
 
 def _from_json(body: bytes) -> Upload:
+    if body.count(b",") > MAX_COMMAS:
+        raise Refusal(Problem.TOO_MANY_FIELDS, limit=MAX_FIELDS)
     try:
         fields = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):  # nested thousands deep

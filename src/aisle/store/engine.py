@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -41,8 +41,22 @@ def open_database(url: str) -> Engine:
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one state of the database. Raises ServiceMissing when there is none to be had."""
+    """A connection that only reads. Raises ServiceMissing when there is none to be had."""
     with _reachable(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database, however long it reads and whatever others write.
+
+    Raises ServiceMissing as `reading` does.
+    """
+    if engine.dialect.name != "sqlite":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with reading(engine) as connection:
+        # The state is chosen by the first statement; by SQLite, if that reads.
+        connection.execute(text("SELECT 1 FROM sqlite_master" if is_sqlite(connection) else "SELECT 1"))
         yield connection
 
 

@@ -1,7 +1,8 @@
 """What is in the database. A change here needs a migration; a test holds the two together on both engines.
 
 Times are UTC and carry their zone. Secrets are never stored as they are: passwords and API keys as hashes,
-refresh tokens as hashes. `audit` only grows: triggers refuse to change or delete a row of it.
+refresh tokens as hashes. `audit` only grows: triggers refuse to change or delete a row of it,
+but for names that an erasure replaces. Whose data a table has is said in `privacy.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     DateTime,
     Dialect,
@@ -18,11 +20,13 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 # Names for every constraint, so that a later migration can drop one on either engine.
@@ -125,6 +129,10 @@ predictions = Table(
     Column("experiment_id", Integer),
     Column("arm", String(20)),  # champion, challenger: to whom that experiment gave the product
 )
+Index(  # all that what a version decided is counted by
+    "ix_predictions_of_model",
+    *(predictions.c[name] for name in ("model_version", "decision", "created_at", "confidence")),
+)
 Index(  # all that an experiment is counted by: its records themselves are not read
     "ix_predictions_experiment",
     *(predictions.c[name] for name in (
@@ -142,6 +150,39 @@ feedback = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("user_name", String(100), nullable=False),
     Column("type_code", String(50), nullable=False),
+    Index("ix_feedback_of_user", "user_name", "id"),
+)
+
+reviews = Table(  # one row for each prediction that a person should look at
+    "reviews",
+    metadata,
+    Column("prediction_id", ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("lane", Integer, nullable=False),  # of products that the model is unsure of in the same way
+    Column("doubt", Float),  # how unsure it is; null: somebody has looked
+    Column("held_by", String(100)),  # who looks at it now, and nobody else before that time
+    Column("held_until", UtcTime),
+)
+Index(
+    "ix_reviews_waiting",
+    *(reviews.c[name] for name in ("lane", "doubt", "held_until")),
+    sqlite_where=reviews.c.doubt.is_not(None),
+    postgresql_where=reviews.c.doubt.is_not(None),
+)
+Index(
+    "ix_reviews_held",
+    *(reviews.c[name] for name in ("held_by", "held_until")),
+    sqlite_where=reviews.c.held_by.is_not(None),
+    postgresql_where=reviews.c.held_by.is_not(None),
+)
+
+photos = Table(  # of products that wait to be looked at, small
+    "photos",
+    metadata,
+    Column("prediction_id", ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("jpeg", LargeBinary, nullable=False),  # the last one: the others are read without it
+    Index("ix_photos_age", "created_at", "prediction_id", "bytes"),
 )
 
 experiments = Table(
@@ -203,6 +244,63 @@ retraining_requests = Table(
     Column("answer", Text),  # why not, or which retraining it became
 )
 
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    # No foreign key: as with predictions.
+    Column("user_name", String(100), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("name", Text, nullable=False),  # what the user calls the table
+    Column("location", Text),  # of the table; null: it was uploaded, and so of the images
+    Column("images", Text),
+    Column("idempotency_key", String(200)),
+    Column("fingerprint", String(64), nullable=False),  # of the request
+    Column("max_rows", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),  # waiting, running, done, failed, cancelled
+    Column("model_version", String(100)),  # the same for all rows, from the first on
+    Column("source", JSON(none_as_null=True)),  # how the table is written
+    Column("pieces", Integer),
+    Column("rows", BigInteger),
+    Column("done", BigInteger, nullable=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("first_errors", JSON, nullable=False),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime, index=True),
+    Column("problem", Text),  # why it failed, or what it waits for
+    UniqueConstraint("user_name", "idempotency_key"),
+    Index("ix_batches_of_user", "user_name", "created_at"),
+)
+
+batch_pieces = Table(  # what is to be done; what is done is gone
+    "batch_pieces",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("file", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("stop", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),  # the number of its first row
+    Column("rows", Integer, nullable=False),
+    Column("free_at", UtcTime, nullable=False),  # the end of a lease, or of a pause
+    Column("worker", String(40)),
+    Column("deaths", Integer, nullable=False),  # workers that began it and were not heard of again
+    Column("failures", Integer, nullable=False),
+    Index("ix_batch_pieces_next", "number", "free_at"),
+)
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("id_hash", String(64), primary_key=True),
+    Column("user_name", String(100), nullable=False),
+    Column("sealed", Text, nullable=False),  # the tokens, under a key that only the browser's cookie has
+    Column("created_at", UtcTime, nullable=False),
+    Column("renew_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False, index=True),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -214,4 +312,6 @@ audit = Table(
     Column("before", JSON(none_as_null=True)),
     Column("after", JSON(none_as_null=True)),
     Index("ix_audit_at", "at"),
+    Index("ix_audit_who", "who", "id"),
+    Index("ix_audit_what", "what", "id"),
 )

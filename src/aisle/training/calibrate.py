@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aisle.model.calibration import Array, fit_temperature, lowest_threshold
-from aisle.model.classifier import Models, calibrated
+from aisle.model.blend import BlendedModel, SingleTextModel
+from aisle.model.calibration import Array, calibrated, fit_temperature, lowest_threshold, lowest_threshold_by_cost
+from aisle.model.classifier import Models
+from aisle.model.decisions import certainty, cost_matrix
 from aisle.model.text import Scores
-from aisle.training.examples import Rows
+from aisle.training.examples import Rows, in_parts
 from aisle.training.recipes import Decisions
+from aisle.training.stacking import fit_weighted_sum
 
 Thresholds = dict[str, float | None]
 
@@ -26,18 +30,52 @@ def fit_temperatures(models: Models, scores: Mapping[str, Scores], rows: Rows) -
     return temperatures
 
 
-def calibrated_scores(models: Models, rows: Rows, types: int) -> tuple[dict[str, float], dict[str, Array]]:
+def calibrated_scores(
+    models: Models, rows: Rows, types: int, *, threads: int = 1
+) -> tuple[dict[str, float], dict[str, Array]]:
     """The temperatures, and each model's n x types log-probabilities by them."""
-    scores = models.scores(rows.inputs, types)
+    parts = in_parts(lambda part: models.scores(part.inputs, types), rows, threads)
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in models.names()}
     temperatures = fit_temperatures(models, scores, rows)
     return temperatures, calibrated(scores, temperatures)
 
 
-def decision_thresholds(probabilities: Array, rows: Rows, how: Decisions) -> Thresholds:
-    """For each promised accuracy the lowest confidence that keeps it; None: none does."""
-    right = probabilities.argmax(axis=1) == rows.targets
-    confidence = probabilities.max(axis=1)
-    return {
-        f"{accuracy:.2f}": lowest_threshold(confidence, right, accuracy, certainty=how.certainty)
-        for accuracy in how.promised_accuracies
-    }
+def fit_blend(parts: Mapping[str, SingleTextModel], field: str, held_out: Rows, *, threads: int = 1) -> BlendedModel:
+    """The models of one text, each as far as it is to be believed of texts that none of them has seen."""
+    rows = held_out.at(np.flatnonzero(held_out.inputs.has(field)))
+    targets = rows.targets
+    scores = {name: scores_of(part, field, rows, threads) for name, part in parts.items()}
+    temperatures = {}
+    for name, one in scores.items():
+        seen = np.isfinite(one[np.arange(len(targets)), targets])
+        temperatures[name] = fit_temperature(one[seen], targets[seen]) if seen.any() else 1.0
+    weights = fit_weighted_sum(calibrated(scores, temperatures), targets).weights
+    return BlendedModel(parts, temperatures, weights)
+
+
+def scores_of(model: SingleTextModel, field: str, rows: Rows, threads: int) -> Scores:
+    return np.concatenate(in_parts(lambda part: model.scores(part.inputs.field(field)), rows, threads))
+
+
+def decision_thresholds(
+    probabilities: Array, targets: NDArray[np.intp], how: Decisions, codes: Sequence[str] = ()
+) -> Thresholds:
+    """For each promised accuracy the lowest certainty that keeps it; None: none does.
+
+    `probabilities` (n x types) are of rows that nothing which gave them was fitted on; NaN rows do not count.
+    """
+    answered = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    probabilities, targets = probabilities[answered], targets[answered]
+    guesses, matrix = probabilities.argmax(axis=1), cost_matrix(how.costs, codes)
+    sure = certainty(probabilities, matrix)
+
+    def threshold(promise: float) -> float | None:
+        if matrix is None:
+            return lowest_threshold(sure, guesses == targets, promise, certainty=how.certainty)
+        return lowest_threshold_by_cost(sure, matrix[targets, guesses], 1 - promise, certainty=how.certainty)
+
+    return {promise_key(promise): threshold(promise) for promise in sorted({*how.promised_accuracies, how.promise})}
+
+
+def promise_key(promise: float) -> str:
+    return f"{promise:g}"

@@ -23,6 +23,14 @@ class Checkpoints:
     def __init__(self, folder: Path, run: str) -> None:
         self._folder = folder / run
 
+    def under(self, name: str) -> Checkpoints:
+        """Stages of a part of this run, cleared with it."""
+        return Checkpoints(self._folder, name)
+
+    def folder(self, stage: str) -> Path:
+        """For a stage that keeps files of its own, cleared with this run."""
+        return self._folder / stage
+
     def get(self, stage: str, compute: Callable[[], Arrays]) -> Arrays:
         """What `compute` gives, from the disk if this stage was finished before."""
         arrays = self.load(stage)

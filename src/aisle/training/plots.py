@@ -13,8 +13,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from aisle.excerpts import excerpt
 from aisle.model.calibration import Array
-from aisle.pages import Palette, draw, excerpt
+from aisle.pages import Palette, draw
 from aisle.training.evaluate import PROMISES, coverage_curve, reliability
 
 Matrix = NDArray[np.intp]

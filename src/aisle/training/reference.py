@@ -16,7 +16,7 @@ from aisle.model.calibration import Array
 from aisle.model.classifier import DESCRIPTION, TITLE, Classifier
 from aisle.model.image import Features, ImageEncoder
 from aisle.model.reference import Axes, Reference, Words
-from aisle.training.examples import Examples, Rows
+from aisle.training.examples import Examples, Rows, in_parts
 from aisle.training.observe import Answered, observe
 
 MOST_ROWS = 2_000
@@ -41,7 +41,8 @@ def build_reference(
     for side, classifier in answering.items():
         rows = examples.rows(side, graph=graph)
         chosen = np.sort(chance.permutation(len(rows))[: MOST_ROWS - len(answered)])
-        probabilities = classifier.probabilities(rows.at(chosen).inputs)
+        parts = in_parts(partial(_said, classifier), rows.at(chosen), examples.threads)
+        probabilities = np.concatenate(parts)
         traits = _traits(examples, side, rows, chosen, graph, axes)
         usable = [place for place in range(len(chosen)) if not np.isnan(probabilities[place]).any()]
         for place in usable:
@@ -49,6 +50,10 @@ def build_reference(
             right.append(bool(probabilities[place].argmax() == rows.targets[chosen[place]]))
     components = 0 if axes is None else axes.axes.shape[1]
     return Reference(observe(answered, words, components), np.array(right, dtype=bool), words, axes)
+
+
+def _said(classifier: Classifier, rows: Rows) -> Array:
+    return classifier.probabilities(rows.inputs)
 
 
 def _axes(learnt: Rows, chance: np.random.Generator) -> Axes | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from aisle.catalog import Product, ProductType
+from aisle.catalog import Product, ProductType, ProductTypes
 from aisle.errors import ImageError
 from aisle.files import write_json
-from aisle.inputs.image import decode
+from aisle.inputs.image import Pixels, decode
 from aisle.model.bundle import label_of
+from aisle.model.calibration import Array
+from aisle.model.explain import Explanation
 from aisle.pages import write_page
 from aisle.training.evaluate import Evaluation, reliability
 from aisle.training.plots import Matrix, confusion_plot, coverage_plot, reliability_plot
@@ -39,6 +41,11 @@ FEWEST_ROWS = 5
 """The F1 of a type with fewer products says little."""
 CONFUSIONS = 10
 THUMBNAIL = 112
+REASONS = 3
+HEAT = np.array([232, 108, 20])
+HEAT_AT_MOST = 0.75
+SMALLEST_HEAT = 1e-3
+"""Where no part of the image matters, none is shown as if it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,18 @@ class Mistake:
     confidence: float
     thumbnail: str
     image_note: str
+    reasons: Reasons | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why the model guessed as it did: words that spoke for it, each model's share of what was said, products like it
+    that were learnt from, and the image (a data URI, "" without one) with the parts that spoke for it."""
+
+    words: Sequence[str]
+    shares: Mapping[str, float]
+    neighbours: Sequence[tuple[str, ProductType]]
+    heat: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +85,19 @@ class Confusion:
     share: float
 
 
-def write_evaluation_report(folder: Path, evaluation: Evaluation, *, examples: int = 3) -> None:
-    """Write both reports to `folder`, with at most `examples` mistakes for each of the worst types.
+Explain = Callable[[Product], Explanation]
+
+
+def write_evaluation_report(
+    folder: Path, evaluation: Evaluation, *, examples: int = 3, explain: Explain | None = None
+) -> None:
+    """Write both reports to `folder`, with at most `examples` mistakes for each of the worst types, and why they were
+    made where `explain` says so.
 
     An evaluation without rows gives a page that says so.
     """
     write_json(folder / JSON_FILE, _as_json(evaluation))
-    write_page(folder / HTML_FILE, "evaluation_report.html", **_page(evaluation, examples))
+    write_page(folder / HTML_FILE, "evaluation_report.html", **_page(evaluation, examples, explain))
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -85,7 +110,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _page(evaluation: Evaluation, examples: int) -> dict[str, Any]:
+def _page(evaluation: Evaluation, examples: int, explain: Explain | None) -> dict[str, Any]:
     figures = evaluation.figures
     context = {"figures": figures, "model_version": evaluation.model_version, "rows": len(evaluation.targets)}
     if not len(evaluation.targets):
@@ -100,7 +125,7 @@ def _page(evaluation: Evaluation, examples: int) -> dict[str, Any]:
         "reliability_plot": reliability_plot(evaluation.probabilities, evaluation.targets),
         "bin_rows": [rows for _, _, rows in reliability(evaluation.probabilities, evaluation.targets)],
         "coverage_plot": coverage_plot(evaluation.probabilities, evaluation.targets),
-        "worst": list(_worst_types(evaluation, examples)),
+        "worst": list(_worst_types(evaluation, examples, explain)),
         "fewest_rows": FEWEST_ROWS,
         "confusions": _confusions(evaluation),
     }
@@ -162,7 +187,7 @@ def _confusions(evaluation: Evaluation) -> list[Confusion]:
 
 
 def _worst_types(
-    evaluation: Evaluation, examples: int
+    evaluation: Evaluation, examples: int, explain: Explain | None
 ) -> Iterator[tuple[ProductType, Mapping[str, Any], list[Mistake]]]:
     """The known types with the lowest F1, with their mistakes."""
     column = {code: position for position, code in enumerate(evaluation.codes)}
@@ -173,7 +198,7 @@ def _worst_types(
     ]
     for code, one in candidates[:WORST_TYPES]:
         rows = _mistaken_rows(evaluation, column[code])[:examples]
-        yield label_of(evaluation.types, code), one, [_mistake(evaluation, row) for row in rows]
+        yield label_of(evaluation.types, code), one, [_mistake(evaluation, row, explain) for row in rows]
 
 
 def _mistaken_rows(evaluation: Evaluation, column: int) -> list[int]:
@@ -186,7 +211,7 @@ def _mistaken_rows(evaluation: Evaluation, column: int) -> list[int]:
     return [int(row) for row in wrong[order]]
 
 
-def _mistake(evaluation: Evaluation, row: int) -> Mistake:
+def _mistake(evaluation: Evaluation, row: int, explain: Explain | None) -> Mistake:
     probabilities = evaluation.probabilities[row]
     guess = int(probabilities.argmax())
     product = evaluation.products[row]
@@ -200,7 +225,28 @@ def _mistake(evaluation: Evaluation, row: int) -> Mistake:
         confidence=float(probabilities[guess]),
         thumbnail=shown,
         image_note=note,
+        reasons=None if explain is None else _reasons(explain(product), product, evaluation.types),
     )
+
+
+def _reasons(found: Explanation, product: Product, types: ProductTypes) -> Reasons:
+    words = sorted((one for said in found.words.values() for one in said), key=lambda one: -one.weight)
+    total = sum(map(abs, found.weights.values())) or 1.0
+    return Reasons(
+        words=[one.text for one in words[:REASONS] if one.weight > 0],
+        shares={name: abs(weight) / total for name, weight in found.weights.items()},
+        neighbours=[(one.title, label_of(types, one.code)) for one in found.neighbours[:REASONS]],
+        heat="" if found.heat_map is None or product.image is None else _heat(product.image, found.heat_map),
+    )
+
+
+def _heat(image: bytes, heat_map: Array) -> str:
+    """The image, in grey but for the parts that spoke for the type: the more, the more orange."""
+    grey = decode(image, THUMBNAIL).mean(axis=2, keepdims=True)
+    places = np.arange(THUMBNAIL) * len(heat_map) // THUMBNAIL
+    weight = np.maximum(heat_map, 0)[np.ix_(places, places)][..., np.newaxis]
+    share = HEAT_AT_MOST * weight / max(float(weight.max()), SMALLEST_HEAT)
+    return _data_uri(np.round(grey * (1 - share) + HEAT * share).astype(np.uint8))
 
 
 def thumbnail(image: bytes | None) -> tuple[str, str]:
@@ -211,6 +257,10 @@ def thumbnail(image: bytes | None) -> tuple[str, str]:
         pixels = decode(image, THUMBNAIL)
     except ImageError as error:
         return "", f"image not shown ({error.reason})"
+    return _data_uri(pixels), ""
+
+
+def _data_uri(pixels: Pixels) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}", ""
+    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"

@@ -54,6 +54,15 @@ def format_table(figures: Mapping[str, Any], types: ProductTypes | None = None) 
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
+def format_decisions(decisions: Mapping[str, Mapping[str, float | None]]) -> str:
+    lines = ["Decisions: what is accepted without a person at a promised accuracy, and how much of that is right"]
+    for promise, one in sorted(decisions.items()):
+        accuracy, coverage = one["accuracy"], one["coverage"] or 0
+        reached = "" if accuracy is None else f"{100 * accuracy:>12.1f} % right"
+        lines.append(f"  at {100 * float(promise):>3.0f} %{f'{100 * coverage:.1f} %':>21}{reached}")
+    return "\n".join(lines)
+
+
 def by_f1(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The figures of each type, lowest F1 first: where there is most to gain."""
     return sorted(figures.get("per_type", {}).items(), key=lambda item: item[1]["f1"])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
@@ -25,19 +26,25 @@ from aisle.errors import ServiceMissing
 from aisle.files import check_replaceable, sha256_json, write_bytes
 from aisle.logs import get_logger
 from aisle.model.bundle import MANIFEST_FILE, Bundle, BundleParts, write_bundle
-from aisle.model.classifier import LOOKS_AT, Classifier
+from aisle.model.calibration import Array
+from aisle.model.classifier import DESCRIPTION, IMAGE, LOOKS_AT, Classifier
+from aisle.model.decisions import check_known
 from aisle.model.image import ImageEncoder
 from aisle.model.known_answer import known_answer
 from aisle.settings import get_settings, provide_keras
-from aisle.training import efficientnet, vgg16
+from aisle.training import efficientnet, pretrained, vgg16
+from aisle.training.calibrate import Thresholds, promise_key
 from aisle.training.card import model_card
 from aisle.training.checkpoints import Checkpoints
+from aisle.training.datasheet import data_sheet
 from aisle.training.evaluate import measure
-from aisle.training.examples import Examples, Rows
+from aisle.training.examples import Examples, Rows, in_parts
+from aisle.training.intervals import intervals
 from aisle.training.learner import Learner
 from aisle.training.light import LightLearner
 from aisle.training.lineage import code_revision, package_versions
-from aisle.training.recipes import Light, LstmVgg16, Recipe
+from aisle.training.neighbours import build_neighbours
+from aisle.training.recipes import Decisions, Full, Light, LstmVgg16, Recipe
 from aisle.training.reference import build_reference
 
 
@@ -60,6 +67,7 @@ def train(
     check_replaceable(out, marker=MANIFEST_FILE)
     started, began = time.monotonic(), datetime.now(UTC)
     learner = learner_of(recipe)
+    check_known(recipe.decisions.costs, prepared.types())
     examples = Examples(prepared, cache, threads)
     lineage = lineage_of(recipe, prepared)
     stages = Checkpoints(cache / "training", sha256_json(lineage)[:16])
@@ -71,7 +79,7 @@ def train(
         "calibrated_on": {"side": Side.VALIDATION.value, "rows": prepared.counts[Side.VALIDATION.value]},
         "side": evaluated_on.value,
         **learnt.report,
-        **_measure_by_inputs(classifier, examples.rows(evaluated_on, graph=graph)),
+        **_measure_by_inputs(classifier, examples.rows(evaluated_on, graph=graph), threads),
     }
     seconds["measured"] = time.monotonic() - started
     answering = {Side.TEST: classifier, Side.VALIDATION: learnt.before or classifier}
@@ -84,6 +92,7 @@ def train(
         "threads": threads,
         "history": learnt.history,
     }
+    decision = _decision(recipe.decisions, learnt.thresholds)
     bundle = write_bundle(
         out,
         BundleParts(
@@ -91,14 +100,15 @@ def train(
             encoder_graph=graph,
             types=prepared.types(),
             changes=prepared.changes(),
-            thresholds=learnt.thresholds,
-            promise=f"{recipe.decisions.promise:.2f}",
+            decision=decision,
             recipe=recipe.name,
             reference=reference,
+            neighbours=build_neighbours(examples, graph, recipe.seed),
             known_answer=known_answer(classifier, ImageEncoder(graph) if graph else None),
             metrics=metrics,
             lineage=lineage,
-            card=model_card(recipe.name, prepared.types(), metrics, lineage),
+            card=model_card(recipe.name, prepared.types(), metrics, lineage, decision),
+            sheet=data_sheet(prepared, reference),
             run=run,
         ),
     )
@@ -114,45 +124,100 @@ def learner_of(recipe: Recipe) -> Learner:
     """Raises ServiceMissing where what the recipe learns with is not installed."""
     if isinstance(recipe, Light):
         return LightLearner(recipe)
-    provide_keras()
+    extra = "full" if isinstance(recipe, Full) else "keras"
     try:
+        if isinstance(recipe, Full):
+            from aisle.training.full.learner import FullLearner  # noqa: PLC0415  so does PyTorch
+
+            return FullLearner(recipe)
+        provide_keras()
         from aisle.training.lstm_vgg16.learner import LstmVgg16Learner  # noqa: PLC0415  TensorFlow takes its time
+
+        return LstmVgg16Learner(recipe)
     except ModuleNotFoundError as error:
         raise ServiceMissing(
             f"the recipe {recipe.name} needs the package {error.name}, which is not installed",
-            hint="Install aisle with its extra `keras`.",
+            hint=f"Install aisle with its extra `{extra}`.",
         ) from None
-    return LstmVgg16Learner(recipe)
+
+
+def _decision(how: Decisions, thresholds: Thresholds) -> dict[str, Any]:
+    """What a bundle keeps of when it accepts a product."""
+    costs = {"costs": how.costs} if how.costs else {}
+    return {"promise": promise_key(how.promise), "thresholds": thresholds, **costs}
 
 
 def lineage_of(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     """All that decides the bytes of a bundle: data, code, configuration and seed."""
     backend = get_settings().keras_backend if isinstance(recipe, LstmVgg16) else None
-    networks = ("keras", "tensorflow-cpu", "tensorflow", backend) if backend else ()
+    networks: tuple[str, ...] = ("keras", "tensorflow-cpu", "tensorflow", backend) if backend else ()
+    encoder = _encoder_source(recipe, prepared) if prepared.images_path else None
+    if isinstance(recipe, Full):
+        networks, recipe = ("torch", "transformers"), pretrained.with_sources(recipe)
     return {
         "data_hash": prepared.data_hash,
         "code_revision": code_revision(),
-        "configuration": json.loads(json.dumps(asdict(recipe))),
+        "configuration": _configuration(recipe),
         "seed": recipe.seed,
         "packages": package_versions(*networks),
         **({"keras_backend": backend} if backend else {}),
-        "image_encoder": _encoder_source(recipe) if prepared.images_path else None,
+        "image_encoder": encoder,
         "rows": prepared.counts,
     }
 
 
-def _encoder_source(recipe: Recipe) -> str:
-    """A hash of the weights that the image encoder begins with."""
-    return efficientnet.CHECKPOINT_SHA256 if isinstance(recipe, Light) else vgg16.source(recipe.image.weights)
+def _configuration(recipe: Recipe) -> dict[str, Any]:
+    """Without where on this machine a teacher lies: its version says which it is."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=str))
+    if found.get("teacher"):
+        del found["teacher"]["folder"]
+    return found
 
 
-def _measure_by_inputs(classifier: Classifier, rows: Rows) -> dict[str, Any]:
-    """The figures with all inputs, and with each model's input alone; {} where the side has no rows."""
+def _encoder_source(recipe: Recipe, prepared: Prepared) -> str:
+    """What tells apart the weights that the image encoder begins with."""
+    if isinstance(recipe, Full):
+        return " + ".join(pretrained.with_sources(recipe).image.models)
+    if isinstance(recipe, Light):
+        names = recipe.image.of(prepared.image_count()).networks
+        return " + ".join(efficientnet.NETWORKS[name].sha256 for name in names)
+    return vgg16.source(recipe.image.weights)
+
+
+LEAST_MISSING = 20
+"""Figures of fewer products without an input would say nothing."""
+
+
+def _measure_by_inputs(classifier: Classifier, rows: Rows, threads: int) -> dict[str, Any]:
+    """The figures with all inputs, with each model's input alone, and of products that have no description or image.
+
+    {} where the side has no rows.
+    """
     figures = {}
     models = classifier.models
     for label, part in {"all": rows, **{name: rows.looked_at_by(LOOKS_AT[name]) for name in models.names()}}.items():
         here = np.flatnonzero(models.present(part.inputs).any(axis=1)) if len(rows) else np.array([], dtype=np.intp)
         if len(here):
             seen = part.at(here)
-            figures[label] = measure(classifier.probabilities(seen.inputs), seen.targets, classifier.codes)
+            said = np.concatenate(in_parts(lambda some: classifier.probabilities(some.inputs), seen, threads))
+            figures[label] = _measured(said, seen.targets, classifier.codes)
+            if label == "all":
+                figures |= _without(said, seen, classifier.codes)
     return figures
+
+
+def _without(said: Array, seen: Rows, codes: tuple[str, ...]) -> dict[str, Any]:
+    """The figures of the products that came without an input, where there are some and others have it."""
+    missing = {
+        f"without_{DESCRIPTION}": np.array([not text for text in seen.inputs.descriptions]),
+        f"without_{IMAGE}": np.array([features is None for features in seen.inputs.features]),
+    }
+    return {
+        label: _measured(said[are], seen.targets[are], codes)
+        for label, are in missing.items()
+        if LEAST_MISSING <= are.sum() < len(are)
+    }
+
+
+def _measured(said: Array, targets: NDArray[np.intp], codes: tuple[str, ...]) -> dict[str, Any]:
+    return {**measure(said, targets, codes), "intervals": intervals(targets, said.argmax(axis=1), codes)}

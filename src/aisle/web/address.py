@@ -56,3 +56,10 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 def _is_in(address: str, trusted: tuple[Network, ...]) -> bool:
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in trusted)
+
+
+def is_encrypted(request: Request, trusted: tuple[Network, ...]) -> bool:
+    """Whether the client speaks TLS: to us, or to a trusted proxy, which says so in `X-Forwarded-Proto`."""
+    peer = request.client.host if request.client else ""
+    said = request.headers.get("x-forwarded-proto", "") if _is_in(peer, trusted) else ""
+    return (said or request.url.scheme).lower() == "https"

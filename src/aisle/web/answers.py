@@ -23,6 +23,14 @@ PROBLEM_JSON = "application/problem+json"
 _BY_STATUS = {404: Problem.NOT_FOUND, 405: Problem.WRONG_METHOD}
 
 
+def refusal_of(error: AisleError) -> Refusal:
+    """What a client is told. What failed inside is for the log: its wording may name hosts of ours."""
+    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        get_logger(__name__).error("request failed", reason=str(error))
+        return Refusal(Problem.UNAVAILABLE, headers={"Retry-After": "10"})
+    return Refusal(Problem.UNUSABLE, reason=str(error))
+
+
 def answer_with_problems(app: FastAPI) -> None:
     """Turn every error into a problem."""
 
@@ -36,11 +44,10 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(AisleError)
     async def on_error(request: Request, error: AisleError) -> Response:
-        if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            # What failed inside is for the log; its wording may name hosts that are none of a client's business.
-            get_logger(__name__).error("request failed", reason=str(error))
-            return problem_answer(request, Refusal(Problem.UNAVAILABLE, headers={"Retry-After": "10"}))
-        return problem_answer(request, Refusal(Problem.UNUSABLE, reason=str(error)), status=error.http_status)
+        refusal = refusal_of(error)
+        if refusal.problem is Problem.UNAVAILABLE:
+            return problem_answer(request, refusal)
+        return problem_answer(request, refusal, status=error.http_status)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
@@ -127,7 +134,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 _EXAMPLES: Mapping[str, Any] = {
     "role": "client", "needed": "reviewer, admin", "seconds": 12, "reason": "…", "limit": 8, "field": "designation",
-    "prediction_id": "0c8d…", "type": "99",
+    "prediction_id": "0c8d…", "type": "99", "days": 7, "state": "running", "done": 2048, "rows": 100_000,
 }  # fmt: skip
 
 

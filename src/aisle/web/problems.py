@@ -60,8 +60,9 @@ class Problem(Enum):
     UNUSABLE = (422, "{reason}", "{reason}")
     BODY_TOO_LARGE = (
         413,
-        "The body has more than {limit}. Send one product at a time, with a smaller image.",
-        "Le corps dépasse {limit}. Envoyez un produit à la fois, avec une image plus petite.",
+        "The body has more than {limit}. Send a smaller image, or a table by its location or in several parts.",
+        "Le corps dépasse {limit}. Envoyez une image plus petite, ou la table par son emplacement ou en plusieurs"
+        " fois.",
     )
     BODY_TOO_SLOW = (
         408,
@@ -83,6 +84,11 @@ class Problem(Enum):
         400,
         'The body is not a JSON object in UTF-8, such as {{"designation": "Livre ancien"}}.',
         'Le corps n\'est pas un objet JSON en UTF-8, tel que {{"designation": "Livre ancien"}}.',
+    )
+    FORM_NOT_OURS = (
+        403,
+        "This form is too old, or does not come from this console. Load the page again.",
+        "Ce formulaire est trop ancien, ou ne vient pas de cette console. Rechargez la page.",
     )
     # Its fields
     FIELD_MISSING = (422, "The field {field} is missing.", "Le champ {field} manque.")
@@ -169,6 +175,47 @@ class Problem(Enum):
         403,
         "This prediction was made for somebody else; a reviewer or an administrator may correct it.",
         "Cette prédiction a été faite pour quelqu'un d'autre ; un relecteur ou un administrateur peut la corriger.",
+    )
+    # A batch
+    NO_SUCH_BATCH = (
+        404,
+        "You have no such batch; GET /batches lists yours, and they are kept for {days} days.",
+        "Vous n'avez pas de tel lot ; GET /batches donne la liste des vôtres, gardés {days} jours.",
+    )
+    BATCH_NOT_DONE = (
+        409,
+        "The batch is {state}: {done} of {rows} rows are done. Ask again later, or with `partial=true` for these.",
+        "Le lot est dans l'état {state} : {done} lignes sur {rows}. Redemandez plus tard, ou avec `partial=true`.",
+    )
+    BATCH_WITHOUT_RESULT = (
+        409,
+        "The batch is {state} and has no whole result; `partial=true` gives the {done} rows that were done.",
+        "Le lot est dans l'état {state} et n'a pas de résultat entier ; `partial=true` donne ses {done} lignes.",
+    )
+    BATCH_WITHOUT_TABLE = (
+        422,
+        "Send a table of products in the field `table` (CSV or parquet), or its `location` as JSON.",
+        "Envoyez une table de produits dans le champ `table` (CSV ou parquet), ou son `location` en JSON.",
+    )
+    BATCH_TABLE_KIND = (
+        415,
+        "The table is a CSV file (its name ends in .csv) or a parquet file (.parquet), the images are a .zip.",
+        "La table est un fichier CSV (son nom finit en .csv) ou parquet (.parquet), les images sont un .zip.",
+    )
+    BATCH_LOCATION = (
+        422,
+        "A batch may not read this location; upload the table, or ask the administrator to allow its folder.",
+        "Un lot ne peut pas lire cet emplacement ; envoyez la table, ou faites autoriser son dossier.",
+    )
+    TOO_MANY_BATCHES = (
+        429,
+        "{limit} of your batches are under way, which is the most for your role; cancel one or wait.",
+        "{limit} de vos lots sont en cours, le maximum pour votre rôle ; annulez-en un ou attendez.",
+    )
+    IDEMPOTENCY_KEY_USED = (
+        422,
+        "This Idempotency-Key was sent with another request; use a new one for each.",
+        "Cette Idempotency-Key a déjà servi pour une autre requête ; prenez-en une nouvelle pour chacune.",
     )
     # The service itself
     OVERLOADED = (

@@ -33,6 +33,8 @@ CLOSING_SECONDS = 5
 BESIDE_STOP_SECONDS = 2
 """How long requests of a service beside may take: it goes on answering until the other one has stopped."""
 START_SECONDS = 60
+MAX_HEAD_BYTES = 256 << 10
+"""Of a request that has not come to its body. What the system hands over at once may be as long."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,30 @@ class Address:
 
 
 class _Connection(HttpToolsProtocol):
-    """uvicorn's, which a stopping server would close although it was accepted just now and is about to ask."""
+    """uvicorn's, which a stopping server would close although it was accepted just now and is about to ask, and whose
+    parser would keep a head of any length."""
+
+    _head: int | None = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is None or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD_BYTES:
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
 
     def shutdown(self) -> None:
         self.loop.call_later(SETTLE_SECONDS, super().shutdown)

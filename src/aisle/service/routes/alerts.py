@@ -18,6 +18,8 @@ from aisle.store.users import Role
 from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem
 
+PATH = "/alerts"
+MAX_BODY_BYTES = 1 << 20
 _PROBLEMS = (
     Problem.NOT_SIGNED_IN, Problem.NOT_ALLOWED, Problem.FIELD_MISSING, Problem.FIELD_INVALID, Problem.FIELD_TOO_LONG,
     Problem.BROKEN_JSON, Problem.BODY_TOO_LARGE, Problem.UNAVAILABLE,
@@ -50,7 +52,7 @@ class AlertsBody(BaseModel):
 router = APIRouter(tags=["monitoring"])
 
 
-@router.post("/alerts", status_code=202, responses=answered({"asked": 1}, status=202) | documented(*_PROBLEMS))
+@router.post(PATH, status_code=202, responses=answered({"asked": 1}, status=202) | documented(*_PROBLEMS))
 def alerts(
     form: Alerts, parts: TheParts, who: Annotated[Identity, Depends(needs(Role.REVIEWER, Role.ADMIN))]
 ) -> AlertsBody:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from aisle.auth.forms import A_TOKEN, SignIn, TokenAnswer
+from aisle.console.asking import ROOT as CONSOLE
 from aisle.service.parts import TheParts
 from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem, Refusal
@@ -27,14 +29,23 @@ _SIGN_IN_PROBLEMS = (
     Problem.FIELD_INVALID, Problem.BODY_TOO_LARGE, Problem.SIGN_IN_UNAVAILABLE, Problem.UNAVAILABLE,
 )  # fmt: skip
 _WELCOME = {"message": "Bienvenue sur l'API de classification de produits"}
+_TO_THE_CONSOLE: dict[int | str, dict[str, Any]] = {303: {"description": "See Other: a browser gets the console."}}
 _READY = {"status": "ready", "model": "3f2a9c0d1b7e"}
 
 router = APIRouter()
 
 
-@router.get("/", tags=["platform"], responses=answered(_WELCOME))
-async def root() -> dict[str, str]:
+@router.get("/", tags=["platform"], response_model=None, responses=answered(_WELCOME) | _TO_THE_CONSOLE)
+async def root(request: Request) -> dict[str, str] | Response:
+    """The welcome; a browser gets the console."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(f"{CONSOLE}/", status_code=303, headers={"Vary": "Accept"})
     return _WELCOME
+
+
+@router.get(CONSOLE, include_in_schema=False)
+async def console() -> Response:
+    return RedirectResponse(f"{CONSOLE}/", status_code=308)
 
 
 @router.get("/readyz", tags=["platform"], responses=answered(_READY) | documented(Problem.NOT_READY))

@@ -13,13 +13,15 @@ from aisle.model.bundle import label_of
 from aisle.service.limits import limited
 from aisle.service.parts import Parts, TheParts
 from aisle.service.recorder import EVERY_SECONDS
-from aisle.store import predictions
+from aisle.store import predictions, reviews
 from aisle.store.engine import reading, writing
 from aisle.store.predictions import Feedback, PredictionRecord
 from aisle.store.users import Role
 from aisle.web.answers import answered, documented
 from aisle.web.problems import Problem, Refusal
 
+PATH = "/feedback"
+MAX_BODY_BYTES = 16 << 10
 _CORRECTORS = (Role.REVIEWER, Role.ADMIN)
 _PROBLEMS = (
     Problem.NOT_SIGNED_IN, Problem.NOT_YOUR_PREDICTION, Problem.NO_SUCH_PREDICTION, Problem.NO_SUCH_TYPE,
@@ -52,7 +54,7 @@ class FeedbackBody(BaseModel):
 router = APIRouter(tags=["feedback"])
 
 
-@router.post("/feedback", status_code=201, responses=answered(_THANKS, status=201) | documented(*_PROBLEMS))
+@router.post(PATH, status_code=201, responses=answered(_THANKS, status=201) | documented(*_PROBLEMS))
 def feedback(
     form: FeedbackForm, parts: TheParts, who: Annotated[Identity, Depends(limited("feedback"))]
 ) -> FeedbackBody:
@@ -60,22 +62,28 @@ def feedback(
 
     It is a type of the model that serves, or of the one that answered.
     """
+    record, label = corrected(form.prediction_id, form.type, parts, who)
+    return FeedbackBody(prediction_id=record.id, type=form.type, label=label, predicted=record.predicted)
+
+
+def corrected(prediction_id: str, code: str, parts: Parts, who: Identity) -> tuple[PredictionRecord, str]:
+    """Keep that a prediction's right type is `code`, and say what that is called. Raises Refusal."""
     types, of_challenger = parts.champion.predictor.bundle.types(), parts.experiments.types
-    is_known = form.type in types or form.type in parts.champion.predictor.classifier.codes
-    record = _find(parts, form.prediction_id)
+    is_known = code in types or code in parts.champion.predictor.classifier.codes
+    record = _find(parts, prediction_id)
     others = of_challenger
-    if not is_known and form.type not in others:
+    if not is_known and code not in others:
         others = {} if record is None else parts.store.types_of(record.model_version)
-        if form.type not in others:
-            raise Refusal(Problem.NO_SUCH_TYPE, type=f"{form.type!r}")
+        if code not in others:
+            raise Refusal(Problem.NO_SUCH_TYPE, type=f"{code!r}")
     if record is None:
-        raise Refusal(Problem.NO_SUCH_PREDICTION, prediction_id=form.prediction_id)
+        raise Refusal(Problem.NO_SUCH_PREDICTION, prediction_id=prediction_id)
     if record.user_name != who.user and who.role not in _CORRECTORS:
         raise Refusal(Problem.NOT_YOUR_PREDICTION)
     with writing(parts.engine) as connection:
-        predictions.add_feedback(connection, Feedback(record.id, parts.clock(), who.user, form.type))
-    label = (others[form.type] if not is_known else label_of(types, form.type)).label
-    return FeedbackBody(prediction_id=record.id, type=form.type, label=label, predicted=record.predicted)
+        predictions.add_feedback(connection, Feedback(record.id, parts.clock(), who.user, code))
+        reviews.looked_at(connection, record.id)
+    return record, (others[code] if not is_known else label_of(types, code)).label
 
 
 def _find(parts: Parts, prediction_id: str) -> PredictionRecord | None:

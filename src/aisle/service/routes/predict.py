@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from aisle.auth.tokens import Identity
-from aisle.catalog import Prediction, Product
+from aisle.catalog import Decision, Prediction, Product
 from aisle.errors import InputError
+from aisle.model.predictor import Outcome
 from aisle.service.batching import QueueFull, TooLate
 from aisle.service.experiments import Answered
 from aisle.service.limits import limited
 from aisle.service.metrics import CONFIDENCE, PREDICTIONS
-from aisle.service.parts import TheParts
+from aisle.service.parts import Parts, TheParts
 from aisle.service.shedding import overloaded
-from aisle.service.uploads import FORMS, IMAGE, MAX_CHARACTERS, UPLOAD_PROBLEMS, Upload, read_product, refusal_of
+from aisle.service.uploads import PRODUCT_BODY, UPLOAD_PROBLEMS, Upload, read_product, refusal_of
 from aisle.store.predictions import PredictionRecord
 from aisle.web.answers import answered as answered_with
 from aisle.web.answers import documented
@@ -55,27 +58,6 @@ _MESSAGES = {"fr": "Type proposé : {label}", "en": "Proposed type: {label}"}
 _PROBLEMS = (
     Problem.NOT_SIGNED_IN, Problem.TOO_MANY_REQUESTS, *UPLOAD_PROBLEMS, Problem.OVERLOADED, Problem.UNAVAILABLE,
 )  # fmt: skip
-_TEXT_FIELDS: dict[str, Any] = {
-    name: {"type": "string", "maxLength": limit} for name, limit in MAX_CHARACTERS.items()
-}
-_EXAMPLE = {"designation": "Piscine gonflable ronde 3 m avec pompe", "description": "Diamètre 3 m, hauteur 76 cm."}
-_FORM = {"type": "object", "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "binary"}}}
-_JSON = {
-    "type": "object",
-    "properties": {**_TEXT_FIELDS, IMAGE: {"type": "string", "format": "byte", "description": "In base64."}},
-}
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "One product; `designation`, `description` or `image` has to be there.",
-        "content": {
-            FORMS[0]: {"schema": _FORM, "example": _EXAMPLE},
-            FORMS[1]: {"schema": {"type": "object", "properties": _TEXT_FIELDS}, "example": _EXAMPLE},
-            "application/json": {"schema": _JSON, "example": _EXAMPLE},
-        },
-    }
-}
-
 _ANSWER = {
     "predicted": "2583",
     "label": "Piscine et accessoires",
@@ -96,33 +78,52 @@ _ANSWERS = answered_with(_ANSWER) | documented(*_PROBLEMS)
 router = APIRouter(tags=["predict"])
 
 
-@router.post("/predict", openapi_extra=_BODY, responses=_ANSWERS)
-@router.post("/predict_code", openapi_extra=_BODY, responses=_ANSWERS)
+@router.post("/predict", openapi_extra=PRODUCT_BODY, responses=_ANSWERS)
+@router.post("/predict_code", openapi_extra=PRODUCT_BODY, responses=_ANSWERS)
 async def predict(
     request: Request, parts: TheParts, who: Annotated[Identity, Depends(limited("predict"))]
 ) -> PredictionBody:
     """The type of one product, with how sure the model is."""
+    with a_place(parts):
+        prediction, record = await classified(await read_product(request), request, parts, who)
+    return _body(prediction, record, request)
+
+
+@contextlib.contextmanager
+def a_place(parts: Parts) -> Iterator[None]:
+    """In the queue, held while a product is read and computed. Raises Refusal (503) while there is none."""
     try:
         with parts.queue.place():
-            upload = await read_product(request)
-            hashes = Hashes.of(upload.product)
-            answered = await parts.experiments.predict(
-                upload.product, key=upload.key, content=hashes.whole, user=who.user
-            )
+            yield
     except (QueueFull, TooLate):
         raise overloaded() from None
-    outcome = answered.said
-    if isinstance(outcome, InputError):
-        raise refusal_of(outcome)
-    if outcome.image_error is not None:
-        raise refusal_of(outcome.image_error)
+
+
+async def classified(
+    upload: Upload, request: Request, parts: Parts, who: Identity
+) -> tuple[Prediction, PredictionRecord]:
+    """What is said of a product, on the record. For whoever has a place; raises Refusal."""
+    hashes = Hashes.of(upload.product)
+    answered = await parts.experiments.predict(upload.product, key=upload.key, content=hashes.whole, user=who.user)
+    outcome = usable(answered.said)
     record = _record(upload, hashes, outcome, answered, who, parts)
     parts.recorder.record(record)
+    if outcome.decision is Decision.REVIEW and upload.product.image:
+        parts.photos.keep(record.id, upload.product.image)
     parts.experiments.show(upload.product, record, key=upload.key)
     PREDICTIONS.labels(outcome.type.code, outcome.decision.value, outcome.model_version).inc()
     CONFIDENCE.observe(outcome.confidence)
     note(request, model_version=outcome.model_version, prediction_id=record.id)
-    return _body(outcome, record, request)
+    return outcome, record
+
+
+def usable(outcome: Outcome) -> Prediction:
+    """An answer to everything that was sent. Raises Refusal."""
+    if isinstance(outcome, InputError):
+        raise refusal_of(outcome)
+    if outcome.image_error is not None:
+        raise refusal_of(outcome.image_error)
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Hashes:
 
 
 def _record(
-    upload: Upload, hashes: Hashes, prediction: Prediction, answered: Answered, who: Identity, parts: TheParts
+    upload: Upload, hashes: Hashes, prediction: Prediction, answered: Answered, who: Identity, parts: Parts
 ) -> PredictionRecord:
     product = upload.product
     return PredictionRecord(

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from aisle.model.calibration import Array
-from aisle.model.fusion import DenseFusion, Fusion, fit_weighted_sum
+from aisle.model.fusion import DenseFusion, Fusion
 from aisle.model.image import DenseHead
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.lstm_vgg16.batches import array_batches, order_of
 from aisle.training.lstm_vgg16.fitting import fit
 from aisle.training.lstm_vgg16.networks import dense_arrays, fusion_head
 from aisle.training.recipes import DenseFusionTraining
+from aisle.training.stacking import fit_weighted_sum
 
 Logs = Mapping[str, Array]
 Targets = NDArray[np.intp]

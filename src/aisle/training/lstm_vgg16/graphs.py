@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from aisle.errors import BundleError
-from aisle.model.calibration import log_softmax
 from aisle.training.graph import GraphBuilder
-
-PARITY = 1e-4
-"""In probability: how far a graph may be from its network."""
 
 
 def lstm_graph(network: keras.Model) -> bytes:
@@ -69,15 +64,6 @@ def vgg16_graph(encoder: keras.Model) -> bytes:
     size = encoder.input_shape[1]
     given = ("pixels", TensorProto.UINT8, ["n", size, size, 3])
     return graph.serialised("vgg16", given, ("features", ["n", channels]))
-
-
-def check_parity(what: str, exported: NDArray[np.floating], network: NDArray[np.floating]) -> float:
-    """The largest difference in probability of two n x types arrays of scores. Raises BundleError beyond PARITY."""
-    probabilities = [np.exp(log_softmax(scores)) for scores in (exported, network)]
-    difference = float(np.abs(probabilities[0] - probabilities[1]).max(initial=0))
-    if not difference <= PARITY:
-        raise BundleError(f"the exported {what} differs from the network by {difference:.2g} in probability")
-    return difference
 
 
 def _gates_of_onnx(array: NDArray[np.float32], units: int) -> NDArray[np.float32]:

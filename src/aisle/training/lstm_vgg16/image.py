@@ -18,9 +18,10 @@ from aisle.model.classifier import IMAGE
 from aisle.model.image import DenseHead, Features, ImageEncoder
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.examples import Examples, Rows
+from aisle.training.graph import check_parity
 from aisle.training.lstm_vgg16.batches import array_batches, image_batches, order_of, trust, weights_of
 from aisle.training.lstm_vgg16.fitting import Batches, History, best_loss, fit
-from aisle.training.lstm_vgg16.graphs import check_parity, vgg16_graph
+from aisle.training.lstm_vgg16.graphs import vgg16_graph
 from aisle.training.lstm_vgg16.networks import dense_arrays, image_head, image_network, vgg16_encoder
 from aisle.training.lstm_vgg16.quantize import quantized
 from aisle.training.recipes import LstmVgg16

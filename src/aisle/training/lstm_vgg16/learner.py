@@ -17,7 +17,7 @@ import numpy as np
 from aisle.data.split import Side
 from aisle.model.calibration import Array
 from aisle.model.classifier import IMAGE, TEXT, Classifier, Models
-from aisle.model.fusion import Fusion, fit_weighted_sum
+from aisle.model.fusion import Fusion
 from aisle.training.calibrate import calibrated_scores, decision_thresholds
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.examples import Examples, Rows
@@ -27,6 +27,7 @@ from aisle.training.lstm_vgg16.image import LearntImage, learn_image
 from aisle.training.lstm_vgg16.networks import classifier_network, concatenate_network
 from aisle.training.lstm_vgg16.text import LearntText, learn_text
 from aisle.training.recipes import LstmVgg16
+from aisle.training.stacking import fit_weighted_sum
 
 NAMES = {TEXT: "lstm_model", IMAGE: "vgg16_model"}
 """As the original project called its networks; both together are `concatenate_model`."""
@@ -50,7 +51,7 @@ class LstmVgg16Learner:
         fused = self._join(models, held_out, logs, stages)
         return Learnt(
             Classifier(examples.codes, models, temperatures, fused.fusion),
-            decision_thresholds(fused.probabilities, held_out, recipe.decisions),
+            decision_thresholds(fused.probabilities, held_out.targets, recipe.decisions, examples.codes),
             image.graph if image else None,
             report=_report(text, image, fused),
             history={**({TEXT: text.history} if text else {}), **(image.history if image else {})},

@@ -12,9 +12,10 @@ from aisle.model.classifier import TEXT
 from aisle.model.sequence import SequenceModel, WordTokenizer
 from aisle.training.checkpoints import Checkpoints
 from aisle.training.examples import Rows
+from aisle.training.graph import check_parity
 from aisle.training.lstm_vgg16.batches import order_of, text_batches, trust, weights_of
 from aisle.training.lstm_vgg16.fitting import History, fit
-from aisle.training.lstm_vgg16.graphs import check_parity, lstm_graph
+from aisle.training.lstm_vgg16.graphs import lstm_graph
 from aisle.training.lstm_vgg16.networks import text_network
 from aisle.training.recipes import LstmVgg16
 

@@ -1,0 +1,186 @@
+"""docs/performance.md: the tables and the plot of the last results of each setting.
+
+Only what stands between the two marks is written anew; the rest of the page is by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT
+from benchmarks.rivals.bundles import ROWS
+from benchmarks.rivals.contenders import BARE, CONTENDERS, OURS
+from benchmarks.rivals.figures import OPEN
+from benchmarks.rivals.rounds import CLIENTS, WARM_CLIENTS
+
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- rivals: written by make bench-rivals -->", "<!-- end of rivals -->"
+LABELS = {BARE: "the bare predictor", **{one.name: one.label for one in CONTENDERS}}
+RATIOS = {
+    "cpu_added_ms": "processor time added over the bare predictor, 16 clients, ms a request",
+    "cpu_added_over_median_rival": "the same, over the median rival's",
+    "throughput_over_bare": "most answers a second, over the bare predictor's",
+    **{
+        f"throughput_over_best_rival_{n}": f"answers a second with {n} clients, over the best rival's"
+        for n in CLIENTS
+    },
+    "p99_over_best_rival": "99th percentile at 70 % of the most, over the best rival's",
+    "ready_s": "start to the first answer, s",
+    "peak_mb": "peak memory, MB",
+    "throughput_over_original_16": "answers a second with 16 clients, over the original's way",
+}
+
+RECORD = 5
+"""Rounds of each contender, from which on the figures are worth keeping."""
+
+Entry = Mapping[str, Any]
+
+
+def entry_name(setting: str) -> str:
+    return "rivals_" + setting.replace("-", "_")
+
+
+def write(page: Path, results: Path) -> None:
+    """Between the marks of `page`, and its plots in the folder beside it that has its name."""
+    last = latest(results)
+    parts = [*_table(("contender", "how it is set up"), [(one.label, one.setting) for one in CONTENDERS]), ""]
+    for setting in ROWS:
+        if (entry := last.get(entry_name(setting))) is None:
+            continue
+        picture = page.with_suffix("") / f"{setting}.svg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        plot(entry, picture)
+        parts.append(section(setting, entry, f"{picture.parent.name}/{picture.name}"))
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+
+
+def latest(results: Path) -> dict[str, Entry]:
+    """By name, the entry that was measured last."""
+    found: dict[str, Entry] = {}
+    for file in sorted(results.glob("*.json")):
+        found |= {one["name"]: one for one in json.loads(file.read_text(encoding="utf-8"))}
+    return found
+
+
+def section(setting: str, entry: Entry, picture: str) -> str:
+    details, machine = entry["details"], entry["machine"]
+    counts = details["counted"]
+    lines = [
+        f"### `{setting}`",
+        "",
+        f"{entry['date'][:10]}, commit {entry['commit']}, {machine['cores']} cores of {machine['cpu']}, "
+        f"Python {machine['python']}: `{entry['command']}`. Medians, [lowest, highest]; rounds of "
+        f"{details['seconds']:g} s for each number of clients, of which {min(counts.values())} to "
+        f"{max(counts.values())} count of each contender; {details['thrown_away']} were thrown away because the "
+        "machine was busy.",
+    ]
+    if min(counts.values()) < RECORD:
+        lines[-1] += f" **With fewer than {RECORD} rounds of each this is a first look, no record.**"
+    if missing := [LABELS[name] for name, count in counts.items() if not count]:
+        lines[-1] += f" Not here, for want of a quiet round: {', '.join(missing)}."
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *goals(entry),
+            "",
+            f"![Answers a second by clients, and processor time added]({picture})",
+            "",
+            *_throughput(entry),
+            "",
+            *_latency(entry),
+            "",
+        ]
+    )
+
+
+def contenders(entry: Entry) -> list[str]:
+    return [name for name in LABELS if f"{name}_ready_s" in entry["figures"]]
+
+
+def goals(entry: Entry) -> list[str]:
+    """The ratios, and which goals were missed."""
+    rows = [
+        (RATIOS[name], _value(entry, name), entry["goals"][name], "**missed**" if name in entry["missed"] else "met")
+        for name in RATIOS
+        if name in entry["goals"]
+    ]
+    return _table(("", "measured", "goal", ""), rows) if rows else ["No goal: not all contenders took part."]
+
+
+def _throughput(entry: Entry) -> list[str]:
+    heads = ("answers a second", *(f"{n} client{'s' if n > 1 else ''}" for n in CLIENTS), "CPU ms", "CPU added ms")
+    rows = []
+    for name in contenders(entry):
+        at = 1 if name == BARE else WARM_CLIENTS
+        added = "" if name == BARE else _value(entry, f"{name}_cpu_added_ms")
+        cells = [_with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
+        rows.append((LABELS[name], *cells, _with_spread(entry, f"{name}_{at}_cpu_ms"), added))
+    return _table(heads, rows)
+
+
+def _latency(entry: Entry) -> list[str]:
+    heads = ("at 70 % of its most", "p50 ms", "p95 ms", "p99 ms", "errors", "ready s", "resident MB", "peak MB")
+    rows = [
+        (
+            LABELS[name],
+            *(_with_spread(entry, f"{name}_{OPEN}_{one}") for one in ("p50_ms", "p95_ms", "p99_ms")),
+            _errors(entry, name),
+            *(_with_spread(entry, f"{name}_{one}") for one in ("ready_s", "resident_mb", "peak_mb")),
+        )
+        for name in contenders(entry)
+    ]
+    return _table(heads, rows)
+
+
+def _errors(entry: Entry, name: str) -> str:
+    """In all windows, medians added."""
+    counts = [entry["figures"].get(f"{name}_{at}_errors") for at in (*CLIENTS, OPEN)]
+    return f"{sum(one for one in counts if one is not None):g}"
+
+
+def _with_spread(entry: Entry, name: str) -> str:
+    if name not in entry["figures"]:
+        return ""
+    low, high = entry["details"]["spread"][name]
+    return _value(entry, name) + (f" [{low:.3g}, {high:.3g}]" if low < high else "")
+
+
+def _value(entry: Entry, name: str) -> str:
+    value = entry["figures"].get(name)
+    return "" if value is None else f"{value:.3g}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+def plot(entry: Entry, file: Path) -> None:
+    """Two panels, as SVG with its text as text."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Picture
+
+    found, names = entry["figures"], contenders(entry)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "aisle", "font.size": 9}):
+        picture = Picture(figsize=(9, 3.4), layout="constrained")
+        left, right = picture.subplots(1, 2)
+        for name in names:
+            style = {"linewidth": 2.5} if name == OURS else {"linewidth": 1}
+            if name == BARE:
+                left.axhline(found[f"{BARE}_1_per_s"], color="black", linestyle=":", label=LABELS[BARE])
+            else:
+                rates = [found[f"{name}_{n}_per_s"] for n in CLIENTS]
+                left.plot(range(len(CLIENTS)), rates, marker="o", label=LABELS[name], **style)
+        left.set(xlabel="clients", ylabel="answers a second", ylim=(0, None))
+        left.set_xticks(range(len(CLIENTS)), [str(n) for n in CLIENTS])
+        left.legend(fontsize=7)
+        added = {LABELS[one]: found[f"{one}_cpu_added_ms"] for one in names if f"{one}_cpu_added_ms" in found}
+        right.barh(list(added), list(added.values()))
+        right.invert_yaxis()
+        right.set(xlabel="CPU added over the bare predictor, ms a request")
+        picture.savefig(file, format="svg", metadata={"Date": None})

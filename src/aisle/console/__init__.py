@@ -1,0 +1,1 @@
+"""The administrator's console: pages that the prediction service serves at `/console`."""
