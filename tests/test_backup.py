@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -123,6 +126,23 @@ def empty(make_database: Callable[[str], Engine]) -> Engine:
 def made(database: Engine, settings: Settings, tmp_path: Path) -> Path:
     back_up_to_file(database, settings, tmp_path / "made.tar", who="cli:root")
     return tmp_path / "made.tar"
+
+
+def aisle(settings: Settings, verb: str, file: str, *, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """The command, in a shop; its database is beside its data."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("aisle"), verb, file],
+        input=given,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env=os.environ
+        | {
+            "DATA_PATH": str(settings.data_path),
+            "MODELS_PATH": str(settings.models_path),
+            "DATABASE_URL": f"sqlite:///{settings.data_path.parent / 'shop.db'}",
+        },
+    )
 
 
 @pytest.mark.parametrize("target", ENGINES)
@@ -323,6 +343,21 @@ def test_other_corrections_are_not_replaced(made: Path, empty: Engine, elsewhere
     with pytest.raises(CheckFailed, match="is another one"):
         restore(empty, elsewhere, made)
     assert theirs.read_text() == "theirs"
+
+
+def test_a_pipe_takes_it_and_gives_it_back(settings: Settings, elsewhere: Settings, bundle: Bundle) -> None:
+    made = aisle(settings, "backup", "-")
+    assert made.returncode == 0, made.stderr
+    restored = aisle(elsewhere, "restore", "-", given=made.stdout)
+    assert restored.returncode == 0, restored.stderr
+    assert BundleStore(elsewhere.models_path).serving().champion == bundle.version
+    assert not list(elsewhere.models_path.glob(".tmp-*"))
+
+
+def test_a_file_that_is_not_there_is_named(elsewhere: Settings) -> None:
+    restored = aisle(elsewhere, "restore", "missing.tar")
+    assert restored.returncode == InputError.exit_code
+    assert b"missing.tar: is not there" in restored.stderr
 
 
 @pytest.mark.parametrize("after", ["_restore_bundles", "_restore_table", "write_bytes", "_pointer"])

@@ -272,8 +272,9 @@ def _add_bundles(writer: _Writer, store: BundleStore) -> tuple[list[str], list[s
 
 
 def _restore_bundles(reader: _Reader, store: BundleStore) -> None:
+    store.root.mkdir(parents=True, exist_ok=True)
     for version in reader.contents.versions:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=store.root, prefix=".tmp-") as folder:  # /tmp may be memory
             for name in reader.within(f"{MODELS}/{version}"):
                 write_bytes(Path(folder) / name, reader.read(f"{MODELS}/{version}/{name}"))
             store.add(Bundle.load(Path(folder), signed=False))

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from aisle.cli.common import FILE, as_json, operator, print_result, start
-from aisle.errors import CheckFailed
+from aisle.errors import CheckFailed, InputError
 from aisle.logs import LogFile
 from aisle.settings import Settings
 
@@ -73,6 +73,8 @@ def restore(file: Path, as_json: bool) -> None:
 def _opened(file: Path, settings: Settings) -> Iterator[IO[bytes]]:
     """The file, or a private copy of standard input: it is read twice."""
     if file != STREAM:
+        if not file.is_file():
+            raise InputError("is not there", where=file, hint="`aisle backup FILE` makes one.")
         with file.open("rb") as source:
             yield source
         return
