@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,25 @@ def test_a_full_log_rotates_and_keeps_three(tmp_path: Path, monkeypatch: pytest.
     assert names == [LogFile.IMPORT, *(f"{LogFile.IMPORT}.{n}" for n in (1, 2, 3))]
     assert max(path.stat().st_size for path in tmp_path.glob(f"{LogFile.IMPORT}*")) <= 1000
     assert max(int(str(line["number"])) for line in lines(tmp_path)) == 99
+
+
+def test_a_line_is_formatted_once_and_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup_logging(LogFile.IMPORT, tmp_path, terminal=False)
+    [handler] = [one for one in logging.getLogger().handlers if getattr(one, "_aisle", False)]
+    formatted = []
+    monkeypatch.setattr(handler, "format", lambda record: formatted.append(record) or "{}")
+    monkeypatch.setattr("fcntl.flock", None)  # whoever calls it fails
+    get_logger("aisle.test").info("line")
+    assert lines(tmp_path) == [{}]
+    assert len(formatted) == 1
+
+
+def test_a_line_goes_to_the_file_that_has_the_name_now(tmp_path: Path) -> None:
+    setup_logging(LogFile.IMPORT, tmp_path, terminal=False)
+    get_logger("aisle.test").info("before")
+    (tmp_path / LogFile.IMPORT).rename(tmp_path / f"{LogFile.IMPORT}.1")
+    get_logger("aisle.test").info("after")
+    assert json.loads((tmp_path / LogFile.IMPORT).read_text())["event"] == "after"
 
 
 def test_several_processes_lose_no_line_while_the_log_rotates(tmp_path: Path) -> None:

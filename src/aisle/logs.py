@@ -30,7 +30,10 @@ class LogFile(StrEnum):
 
 
 class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
-    """RotatingFileHandler for several processes: a lock file serialises them, and each follows a rotation."""
+    """RotatingFileHandler for several processes: a lock serialises who rotates, and each follows a rotation.
+
+    A line needs no lock: what is appended in one piece stays in one piece. Each is formatted once.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
@@ -41,12 +44,16 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         if self._complaining:
             return
         try:
-            with self._lock_path.open("a") as lock_file:
-                fcntl.flock(lock_file, fcntl.LOCK_EX)
-                self._reopen_if_rotated()
-                super().emit(record)
-                self.flush()
-        except OSError:  # a full or read-only disk must not stop the work that is being logged
+            line = self.format(record) + self.terminator
+            if self._would_be_full(line):
+                with self._lock_path.open("a") as lock_file:
+                    fcntl.flock(lock_file, fcntl.LOCK_EX)
+                    if self._would_be_full(line):  # nobody else has rotated since
+                        self.doRollover()
+                        self.stream = self._open()
+            self.stream.write(line)
+            self.flush()
+        except Exception:  # noqa: BLE001  a full or read-only disk must not stop the work that is being logged
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
@@ -63,17 +70,23 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         with contextlib.suppress(OSError):  # what could not be written before cannot be written now
             super().close()
 
-    def _reopen_if_rotated(self) -> None:
+    def _would_be_full(self, line: str) -> bool:
+        """Whether the line is too much for the file that has the log's name now, which is opened if it is not."""
+        if self.stream is not None and not self._is_current():
+            self.stream.close()
+            self.stream = None
         if self.stream is None:
-            return
+            self.stream = self._open()
+        size = os.fstat(self.stream.fileno()).st_size
+        return size > 0 and size + len(line.encode(errors="replace")) > self.maxBytes
+
+    def _is_current(self) -> bool:
+        opened = os.fstat(self.stream.fileno())
         try:
             current = Path(self.baseFilename).stat()
         except FileNotFoundError:
-            current = None
-        opened = os.fstat(self.stream.fileno())
-        if current is None or (current.st_dev, current.st_ino) != (opened.st_dev, opened.st_ino):
-            self.stream.close()
-            self.stream = self._open()
+            return False
+        return (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", terminal: bool = True) -> None:

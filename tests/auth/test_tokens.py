@@ -193,6 +193,51 @@ def test_invented_key_ids_cause_one_fetch_in_a_while(service: Service, clock: Se
     assert service.fetches == 2
 
 
+def test_a_signature_is_computed_once_and_time_is_looked_at_each_time(
+    service: Service, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = service.signer.sign("anne", Role.REVIEWER)
+    first = service.verifier.verify(token)
+    with monkeypatch.context() as patched:
+        patched.setattr(jwt, "decode", None)  # whoever calls it fails
+        assert service.verifier.verify(token) == first
+    clock.now = first.expires_at
+    with pytest.raises(Refused, match="expired"):
+        service.verifier.verify(token)
+
+
+def test_a_token_that_was_believed_is_refused_once_its_key_is_withdrawn(
+    service: Service, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = service.forge(exp=int(clock.now.timestamp()) + 3600)
+    service.verifier.verify(token)
+    monkeypatch.setattr(service.ring, "jwks", lambda: {"keys": []})
+    clock.now += MAX_AGE
+    with pytest.raises(Refused, match="not published"):
+        service.verifier.verify(token)
+
+
+def test_a_token_that_was_believed_is_checked_anew_with_another_key_of_the_same_name(
+    service: Service, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = service.forge(exp=int(clock.now.timestamp()) + 3600)
+    service.verifier.verify(token)
+    [theirs] = service.ring.jwks()["keys"]
+    rotate(service.engine, service.key_policy, who="test", clock=clock)
+    other = next(one for one in KeyRing(service.engine, clock=clock).jwks()["keys"] if one["kid"] != theirs["kid"])
+    monkeypatch.setattr(service.ring, "jwks", lambda: {"keys": [other | {"kid": theirs["kid"]}]})
+    clock.now += MAX_AGE
+    with pytest.raises(Refused, match="Signature"):
+        service.verifier.verify(token)
+
+
+def test_only_so_many_tokens_are_remembered(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aisle.auth.tokens.REMEMBERED", 2)
+    tokens = [service.signer.sign(f"user {number}", Role.REVIEWER) for number in range(3)]
+    assert [service.verifier.verify(token).user for token in tokens] == ["user 0", "user 1", "user 2"]
+    assert list(service.verifier._verified) == tokens[1:]
+
+
 def test_tokens_are_verified_while_the_token_service_is_away(service: Service, clock: SetClock) -> None:
     service.verifier.verify(service.signer.sign("anne", Role.ADMIN))
     service.is_away = True

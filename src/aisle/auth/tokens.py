@@ -9,12 +9,15 @@ How a signature is checked follows from the key and never from the token's heade
 from __future__ import annotations
 
 import secrets
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
+from jwt import PyJWK
 
 from aisle.auth.keys import KeyRing
 from aisle.auth.keyset import KeySet, Refused
@@ -24,6 +27,7 @@ from aisle.store.users import Role
 
 TYPE = "at+jwt"  # RFC 9068: an access token, and not another JWT that the same key signed
 MAX_LENGTH = 4096
+REMEMBERED = 4096  # tokens whose signature need not be computed again: 16 MB where each is as long as it may be
 _CLOCKS_DIFFER = timedelta(seconds=30)
 _REQUIRED = ["iss", "aud", "sub", "exp", "iat", "jti", "kid", "role"]
 # Times are compared with the injected clock below.
@@ -80,8 +84,20 @@ class Signer:
         return jwt.encode(claims, private, algorithm=key.algorithm, headers={"kid": key.kid, "typ": TYPE})
 
 
+class _Verified(NamedTuple):
+    """What a token whose signature was right says, and the key that it was checked with."""
+
+    kid: str
+    key: PyJWK
+    identity: Identity
+    issued_at: datetime
+
+
 class Verifier:
     """Verifies locally against a cached key set; goes on with the keys it has while the token service is away.
+
+    A signature is computed once for a token and a key. All that changes with time is looked at each time: whether the
+    key is still published, and whether the token has expired.
 
     `fetch` returns a JSON Web Key Set or raises. It is called when a key set is due, see `KeySet`.
     """
@@ -92,11 +108,13 @@ class Verifier:
         self._keys = KeySet(fetch, clock=clock)
         self._policy = policy
         self._clock = clock
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._lock = threading.Lock()
 
     def would_fetch(self, token: str) -> bool:
         """Whether `verify` would ask for keys first: a caller on an event loop then verifies in a thread."""
         try:
-            return self._keys.is_due(_key_id(token))
+            return self._keys.is_due(self._key_id(token))
         except Refused:
             return False
 
@@ -109,8 +127,24 @@ class Verifier:
 
         Raises ServiceMissing when no key set was ever to be had.
         """
-        kid = _key_id(token)
+        kid = self._key_id(token)
         key = self._keys.get(kid)
+        found = self._verified.get(token)
+        if found is None or found.key is not key:
+            found = self._check_signature(token, kid, key)
+            self._remember(token, found)
+        now = self._clock()
+        if found.identity.expires_at <= now:
+            raise Refused("expired")
+        if found.issued_at > now + _CLOCKS_DIFFER:
+            raise Refused("issued in the future")
+        return found.identity
+
+    def _key_id(self, token: str) -> str:
+        found = self._verified.get(token)
+        return found.kid if found is not None else _key_id(token)
+
+    def _check_signature(self, token: str, kid: str, key: PyJWK) -> _Verified:
         try:
             claims = jwt.decode(
                 token,
@@ -124,14 +158,15 @@ class Verifier:
             issued_at = _moment(claims["iat"])
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Refused(f"{type(error).__name__}: {error}") from None
-        now = self._clock()
         if claims["kid"] != kid:
             raise Refused("the key's id differs between header and claims")
-        if identity.expires_at <= now:
-            raise Refused("expired")
-        if issued_at > now + _CLOCKS_DIFFER:
-            raise Refused("issued in the future")
-        return identity
+        return _Verified(kid, key, identity, issued_at)
+
+    def _remember(self, token: str, found: _Verified) -> None:
+        with self._lock:
+            self._verified[token] = found
+            if len(self._verified) > REMEMBERED:
+                self._verified.popitem(last=False)
 
 
 def _moment(value: object) -> datetime:

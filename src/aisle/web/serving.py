@@ -86,11 +86,17 @@ class _Server(uvicorn.Server):
 
 
 class _Workers(Multiprocess):
-    """uvicorn's, told how long its workers drain: the port is theirs together, so none of them may turn it away."""
+    """uvicorn's, told how long its workers drain: the port is theirs together, so none of them may turn it away. One
+    that dies while it is asked whether it lives is seen at once: uvicorn would wait for its answer."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_seconds: float) -> None:
         super().__init__(config, sockets)
         self.drain_seconds = drain_seconds
+
+    def keep_subprocess_alive(self) -> None:
+        for one in self.processes:
+            one.child_conn.close()  # the worker has its own; as long as this one is open, the pipe has no end
+        super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:
         super().terminate_all()
