@@ -28,17 +28,20 @@ from aisle.training.train import train
 
 pytest_plugins = ["servers"]  # PostgreSQL and Redis
 
+WITH_CONTAINERS = {
+    f"tests/deploy/test_{name}.py" for name in ("airflow", "celery", "compose", "images", "monitoring")
+}
 REAL_DATA = Path(__file__).parents[2] / "shared" / "rakuten"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Of tests side by side a file stays together, and so does `tests/deploy`: there is one Docker engine."""
+    """Of tests side by side a file stays together, and so do those with containers: there is one Docker engine."""
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "deploy" if file.startswith("tests/deploy/") else file
+            return "containers" if file in WITH_CONTAINERS else file
 
     return ByFile(config, log)
 

@@ -79,6 +79,14 @@ def sums(processes: Processes, sample: Path, tmp_path_factory: pytest.TempPathFa
     return train(processes, shop(tmp_path_factory.mktemp("undisturbed"), sample))
 
 
+# The others, and two of them one after the other, are among the long runs.
+QUICK_MOMENTS = (
+    "when the first features are there",
+    "when the first stage is there",
+    "before the bundle is in the store",
+)
+
+
 @pytest.mark.slow
 class TestKilledTraining:
     """`aisle train`, killed by signal 9, and run again in the same folder."""
@@ -93,7 +101,9 @@ class TestKilledTraining:
         "before the bundle is in the store": (f"models/{TEMPORARY_PREFIX}*/bundle/{BUNDLE_MANIFEST}", ""),
     }
 
-    @pytest.mark.parametrize("moment", MOMENTS)
+    @pytest.mark.parametrize(
+        "moment", [pytest.param(one, marks=() if one in QUICK_MOMENTS else pytest.mark.soak) for one in MOMENTS]
+    )
     def test_the_next_run_ends_with_the_same_sums(
         self, processes: Processes, sample: Path, here: Path, sums: dict[str, str], moment: str
     ) -> None:
@@ -103,6 +113,7 @@ class TestKilledTraining:
         assert BundleStore(here / "models").versions() == []
         assert train(processes, here, said) == sums
 
+    @pytest.mark.soak
     def test_two_kills_are_no_worse_than_one(
         self, processes: Processes, sample: Path, here: Path, sums: dict[str, str]
     ) -> None:
@@ -220,7 +231,9 @@ class TestFullDisk:
         assert len(read_csv(disk.folder / "out.csv")) == ROWS // 9
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("size", ["60k", "1m", "5m", "20m"])
+    @pytest.mark.parametrize(
+        "size", ["60k", pytest.param("1m", marks=pytest.mark.soak), "5m", pytest.param("20m", marks=pytest.mark.soak)]
+    )
     def test_of_a_training(self, processes: Processes, sample: Path, disk: Disk, size: str) -> None:
         disk.resize(size)
         self.check(processes, disk, ["train", "--data", str(sample), "--out", "bundle"], FULL)

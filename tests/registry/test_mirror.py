@@ -304,9 +304,10 @@ def aisle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPr
 
 
 @pytest.fixture
-def shop(sample: Path, tmp_path: Path) -> Path:
-    """A folder with a catalogue, and nothing else."""
+def shop(sample: Path, bundle: Bundle, cache: Path, tmp_path: Path) -> Path:
+    """A folder with a catalogue whose images were encoded before, and nothing else."""
     shutil.copytree(sample, tmp_path / "shop" / "data" / "raw")
+    shutil.copytree(cache, tmp_path / "shop" / "data" / "cache")
     return tmp_path / "shop"
 
 
