@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two tests at a time, file by file: many of them wait for a process or a disk.
-PYTEST := $(BIN)/pytest -n 2 --dist loadscope
-# The slow ones wait for more: one of the three has Docker, whose engine they share.
-PYTEST_SLOW := $(BIN)/pytest -n 3 --dist loadscope
+# Tests run side by side, file by file. Of the linear algebra of each one thread is enough: with more, they wait for each
+# other by spinning, which costs twice the time. Docker's engine is shared by the tests that need it, one after the other.
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RECIPE ?= light
 # What a run installs: TensorFlow only for the recipe that learns with it.
@@ -41,15 +40,15 @@ test: $(VENV)/.dev  ## The tests of every commit, in minutes.
 	$(PYTEST) -m "not slow and not soak"
 
 check-deploy: $(VENV)/.dev .venv-deploy/.ready  ## Containers, manifests, workflows and scripts, by their linters.
-	$(BIN)/pytest -m "not soak" $(addprefix tests/deploy/test_,files.py rules.py workflows.py kubernetes.py charts.py)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "not soak" $(addprefix tests/deploy/test_,files.py rules.py workflows.py kubernetes.py charts.py)
 
 # Each of these wants an environment of its own; the tests call them as they are.
 TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready .venv-full/.ready
 test-full: $(VENV)/.dev $(TOOLS)  ## What is slow, or needs an engine, a browser or a cluster.
-	$(PYTEST_SLOW) -m "slow and not soak"
+	$(PYTEST) -m "slow and not soak"
 
 test-containers: $(VENV)/.dev $(TOOLS)  ## Part of test-full: what is built, started and deployed, with a real Docker engine.
-	$(BIN)/pytest -m "slow and not soak" tests/deploy
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "slow and not soak" tests/deploy
 
 # What comes in from elsewhere (docs/security.md). The first needs a network.
 audit: .venv-supply/.ready  ## Known holes in the locks that requirements/answered.toml does not answer.

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     bulk,
     console,
+    decoding,
     drift,
     explain,
     first_run,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "real_catalogue": real_catalogue.run,
     "fusion": fusion.run,
     "image_models": image_models.run,
+    "decoding": decoding.run,
     "unknown_types": unknown_types.run,
     "explain": explain.run,
     "bulk": bulk.run,

@@ -14,6 +14,7 @@ import logging.handlers
 import os
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 
 import structlog
@@ -45,13 +46,12 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
             return
         try:
             line = self.format(record) + self.terminator
-            if self._would_be_full(line):
+            if self._is_full_with(line):
                 with self._lock_path.open("a") as lock_file:
                     fcntl.flock(lock_file, fcntl.LOCK_EX)
-                    if self._would_be_full(line):  # nobody else has rotated since
+                    if self._is_full_with(line):  # nobody else has rotated since
                         self.doRollover()
-                        self.stream = self._open()
-            self.stream.write(line)
+            self._current().write(line)
             self.flush()
         except Exception:  # noqa: BLE001  a full or read-only disk must not stop the work that is being logged
             self.handleError(record)
@@ -70,23 +70,23 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         with contextlib.suppress(OSError):  # what could not be written before cannot be written now
             super().close()
 
-    def _would_be_full(self, line: str) -> bool:
-        """Whether the line is too much for the file that has the log's name now, which is opened if it is not."""
-        if self.stream is not None and not self._is_current():
-            self.stream.close()
-            self.stream = None
-        if self.stream is None:
-            self.stream = self._open()
-        size = os.fstat(self.stream.fileno()).st_size
+    def _is_full_with(self, line: str) -> bool:
+        """Whether the line is too much for the file that has the log's name now."""
+        size = os.fstat(self._current().fileno()).st_size
         return size > 0 and size + len(line.encode(errors="replace")) > self.maxBytes
 
-    def _is_current(self) -> bool:
-        opened = os.fstat(self.stream.fileno())
-        try:
-            current = Path(self.baseFilename).stat()
-        except FileNotFoundError:
-            return False
-        return (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
+    def _current(self) -> TextIOWrapper:
+        """The file that has the log's name now, opened if it is not."""
+        if self.stream is not None:
+            opened = os.fstat(self.stream.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                named = Path(self.baseFilename).stat()
+                if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
+                    return self.stream
+            rotated, self.stream = self.stream, None
+            rotated.close()
+        self.stream = self._open()
+        return self.stream
 
 
 def setup_logging(file: LogFile | None, folder: Path, *, level: str = "INFO", terminal: bool = True) -> None:

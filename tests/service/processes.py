@@ -24,7 +24,7 @@ from aisle.settings import Settings
 
 AISLE = [sys.executable, "-m", "aisle"]
 PASSWORD = "correct horse battery"
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 
 
 @dataclass

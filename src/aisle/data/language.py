@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from aisle.inputs.text import clean
@@ -26,8 +27,9 @@ def _language(identifier: Any, text: str) -> str:
     return str(language) if probability >= LEAST_SURE else UNCLEAR
 
 
+@cache
 def _identifier() -> Any:
-    from py3langid import langid  # noqa: PLC0415  half a second to load, and only needed here
+    from py3langid import langid  # noqa: PLC0415  takes long to load, and is only needed here
 
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     identifier.set_languages(LANGUAGES)
