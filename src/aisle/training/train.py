@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
@@ -48,6 +49,9 @@ from aisle.training.recipes import Decisions, Full, Light, LstmVgg16, Recipe
 from aisle.training.reference import build_reference
 
 
+# A product of matrices on several threads adds up in another order: one thread each gives the same everywhere. What
+# takes long is done by several threads all the same, each with work of its own.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def train(
     recipe: Recipe,
     prepared: Prepared,
