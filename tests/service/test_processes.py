@@ -140,7 +140,14 @@ def test_a_bad_bundle_is_refused_under_load_and_a_good_one_after_it_taken_over(
 def children(process_id: int) -> list[int]:
     """The workers of a process: the children that listen."""
     found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
-    return [int(one) for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
+    return [int(one) for one in found if "spawn_main" in command_of(one)]
+
+
+def command_of(process_id: str) -> str:
+    """How a process was started; empty once it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process_id}/cmdline").read_text()
+    return ""
 
 
 def test_workers_share_the_port_and_add_up_their_metrics(shop: Shop, tokens: Running) -> None:
