@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -140,21 +139,22 @@ class Load:
                 return
             state = found.json()["state"]
             self._stop.wait(PAUSE_SECONDS)
-        if state == "failed":
-            self.wrong.append(f"batch failed: {found.json()['problem']}")  # type: ignore[union-attr]
+            if state == "failed":
+                self.wrong.append(f"batch failed: {found.json()['problem']}")
+                return
         result = self._insist(client, "GET", f"/batches/{job.id}/results")
         if result is not None:
             job.rows = list(csv.DictReader(io.StringIO(result.text)))
 
     def finish(self, seconds: float) -> None:
         """After the load: fetch what was promised and not fetched yet."""
-        deadline = time.monotonic() + seconds
         self._stop.clear()
+        timer = threading.Timer(seconds, self._stop.set)
+        timer.start()
         with httpx.Client(base_url=self._url, timeout=SECONDS) as client:
             for job in [one for one in self.jobs if one.rows is None]:
-                while job.rows is None and time.monotonic() < deadline:
-                    with contextlib.suppress(httpx.HTTPError):
-                        self._fetch(client, job)
+                self._fetch(client, job)
+        timer.cancel()
 
     def _insist(self, client: httpx.Client, method: str, path: str, **request: Any) -> httpx.Response | None:
         """Ask until there is an answer, or the load is over."""

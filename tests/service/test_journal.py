@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select
 from tests.service.conftest import Service, Starter
+from tests.service.processes import wait_for
 
 from aisle.clock import utc_now
 from aisle.errors import ServiceMissing
@@ -224,6 +226,23 @@ def test_a_service_that_stops_leaves_no_files(engine: Engine, folder: Path) -> N
     stopping.record(record())
     stopping.stop()
     assert list(folder.iterdir()) == []
+
+
+def test_a_round_that_fails_is_not_the_last_one(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, failed = recorder(engine, folder), threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise RuntimeError
+
+    monkeypatch.setattr(ours, "adopt", fail)
+    ours.start()
+    assert failed.wait(60)
+    ours.record(record())
+    wait_for(lambda: ids(engine))
+    ours.stop()
 
 
 @pytest.mark.parametrize(

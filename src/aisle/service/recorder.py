@@ -133,14 +133,17 @@ class Recorder:
 
     def _work(self) -> None:
         while not self._stopping.wait(RETRY_SECONDS if self.is_away else EVERY_SECONDS):
-            if self.flush():
-                self._adopt_now_and_then()
-                self.forget()
+            try:
+                if self.flush():
+                    self._adopt_now_and_then()
+                    self.forget()
+            except Exception as error:  # noqa: BLE001  the next round is to come, or nothing is stored any more
+                get_logger(__name__).error("predictions not recorded", reason=type(error).__name__, exc_info=error)
 
     def _adopt_now_and_then(self) -> None:
         if self._adopted is None or time.monotonic() - self._adopted > ADOPT_SECONDS:
-            self.adopt()
             self._adopted = time.monotonic()
+            self.adopt()
 
     def _store(self, records: list[Record]) -> bool:
         try:
