@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -38,7 +39,9 @@ def supervisor(tmp_path: Path) -> Iterator[psutil.Process]:
     try:
         yield psutil.Process(process.pid)
     finally:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, and its workers before it
+            for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+                one.kill()
         process.wait()
 
 
