@@ -78,10 +78,12 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if failed:
+            print(f"{len(self.answers)} answers, {self.told}, wrong: {self.wrong[:5]}")
 
     @property
     def longest_stall(self) -> float:
@@ -171,6 +173,9 @@ class Load:
 
     def _ask(self, client: httpx.Client, method: str, path: str, **request: Any) -> httpx.Response | None:
         """The answer, where it is one. Raises httpx.HTTPError."""
+        if not self._token:
+            self._sign_in(client)
+            return None
         headers = {**request.pop("headers", {}), "Authorization": f"Bearer {self._token}"}
         answer = client.request(method, path, headers=headers, **request)
         self.told[f"{method} {path.split('/')[1]} {answer.status_code}"] += 1

@@ -55,11 +55,10 @@ class Proxy:
         started.set()
         self._loop.run_forever()
         server.close()
-        self._break()
+        self._set(Mode.REFUSING)
         tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=5))
         self._loop.close()
 
     def _set(self, mode: Mode) -> None:
