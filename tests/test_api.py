@@ -28,8 +28,9 @@ from aisle.store.users import Role
 # that is trained for the tests, and the token dependency is overridden as the original's description says.
 @pytest.fixture(scope="module")
 def client(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    settings = Settings()
-    engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('api') / 'aisle.db'}")
+    place = tmp_path_factory.mktemp("api")
+    settings = Settings(records_path=place / "records")
+    engine = open_database(f"sqlite:///{place / 'aisle.db'}")
     migrate(engine)
     verifier = Verifier(lambda: {"keys": []}, TokenPolicy.of(settings))
     app = create_app(Champion(lambda: Path(bundle.path), threads=1), engine, verifier, settings)

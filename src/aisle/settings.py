@@ -39,6 +39,14 @@ class Settings(BaseSettings):
     data_path: Path = Field(Path("data"), description="Folder of raw, validated and prepared data.")
     models_path: Path = Field(Path("models"), description="The bundle store: one folder a version.")
     logs_path: Path = Field(Path("logs"), description="Folder of the four rotating logs.")
+    records_path: Path = Field(
+        default_factory=lambda known: known["logs_path"] / "records",
+        description="Where the prediction service writes each answer until the database has it; where it outlives the"
+        " process, no kill loses one. Default: records in LOGS_PATH.",
+    )
+    records_mib: int = Field(
+        16, ge=1, description="The most MiB that a process writes there while the database is away."
+    )
     cache_path: Path = Field(
         default_factory=lambda known: known["data_path"] / "cache",
         description="Image features and unfinished training; safe to delete. Default: cache in DATA_PATH.",

@@ -130,3 +130,20 @@ def test_a_location_that_is_no_longer_allowed_is_not_read(shop: Shop, s3: S3) ->
     shop.work()
     assert shop.batch(batch_id).state is BatchState.FAILED
     assert "none of those that a batch may read" in str(shop.batch(batch_id).problem)
+
+
+def test_a_bundle_that_is_being_replaced_is_waited_for(shop: Shop, s3: S3) -> None:
+    s3.put("catalogues/table.csv", b"designation\npiscine\n")
+    batch_id = shop.order("s3://shop/catalogues/table.csv")
+    store = BundleStore(shop.settings.models_path)
+    file = store.find("champion") / "title.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert shop.worker.step()
+    batch = shop.batch(batch_id)
+    assert (batch.state, batch.done) == (BatchState.WAITING, 0)
+    assert "models" in str(batch.problem)
+    file.write_bytes(whole)
+    shop.now += timedelta(seconds=2)
+    shop.work()
+    assert shop.batch(batch_id).state is BatchState.DONE

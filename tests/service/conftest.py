@@ -80,7 +80,9 @@ def start_service(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> I
         find: Callable[[], Path] | None = None, database_url: str = "", clock: Clock = utc_now, **settings: Any
     ) -> Service:
         url = database_url or f"sqlite:///{tmp_path_factory.mktemp('database') / 'aisle.db'}"
-        chosen = Settings(rate_limits=NO_LIMITS, champion_poll_seconds=0.05).model_copy(update=settings)
+        plain = Settings(rate_limits=NO_LIMITS, champion_poll_seconds=0.05)
+        settings.setdefault("records_path", tmp_path_factory.mktemp("records"))
+        chosen = plain.model_copy(update=settings)
         engine = open_database(url)
         migrate(engine)
         ensure_key(engine, KeyPolicy.of(chosen))

@@ -123,7 +123,10 @@ class KeyRing:
     def current(self) -> tuple[StoredKey, PrivateKey]:
         """The key that signs now. Raises ServiceMissing when there is none, AisleError for a wrong passphrase."""
         now = self._clock()
-        signing_now = [key for key in self._keys() if state_of(key, now) is State.SIGNING]
+        keys = self._keys()
+        signing_now = [key for key in keys if state_of(key, now) is State.SIGNING]
+        if not signing_now:  # the clock was set back to before the first one: it is published, and there is no other
+            signing_now = [key for key in keys if state_of(key, now) is State.PUBLISHED][:1]
         if not signing_now:
             raise ServiceMissing("there is no signing key", hint="`aisle keys rotate` makes one.")
         key = signing_now[-1]

@@ -70,9 +70,9 @@ class KeySet:
         """Whether the set is missing, old, or lacks `kid`, and was not asked for just now."""
         now = self._clock()
         pause = MIN_INTERVAL if self._fetched is not None else FIRST_INTERVAL
-        if self._tried is not None and now - self._tried < pause:
+        if _is_within(now, self._tried, pause):
             return False
-        return kid not in self._keys or self._fetched is None or now - self._fetched >= MAX_AGE
+        return kid not in self._keys or not _is_within(now, self._fetched, MAX_AGE)
 
     def get(self, kid: str) -> PyJWK:
         """Raises Refused for a key that is not published, ServiceMissing when no set was ever to be had."""
@@ -99,6 +99,11 @@ class KeySet:
             get_logger(__name__).warning("keys not fetched", reason=type(error).__name__)
         finally:
             self._tried = self._clock()
+
+
+def _is_within(now: datetime, moment: datetime | None, span: timedelta) -> bool:
+    """Whether that moment was so lately. One that is still to come was not: the clock was set back."""
+    return moment is not None and timedelta(0) <= now - moment < span
 
 
 def _is_ours(jwk: object) -> bool:

@@ -58,7 +58,8 @@ class Jobs:
     def do(self, claim: Claim) -> None:
         """Do it and say so in the database.
 
-        Raises InputError for what no other try would change, ServiceMissing and OSError for what time may change.
+        Raises InputError for what no other try would change; ServiceMissing, BundleError and OSError for what time
+        may change.
         """
         batch, number = claim.batch, claim.piece.number
         if claim.deaths >= 2 * DEATHS or (number < 0 and claim.deaths >= DEATHS):

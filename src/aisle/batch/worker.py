@@ -2,7 +2,8 @@
 
 Whatever happens to a worker, nothing is lost: what it had is free again when its lease is over, or at once where the
 process that started it sees it die. What cannot be done now (a full disk, S3 away) is tried again after a while that
-grows; what cannot be done at all ends its batch, and says why.
+grows, and so is what a bundle that is just being replaced does not let through; what cannot be done at all ends its
+batch, and says why.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy import Engine
 from aisle.batch.job import Jobs
 from aisle.batch.spool import Spool
 from aisle.clock import Clock, utc_now
-from aisle.errors import AisleError, InputError, ServiceMissing
+from aisle.errors import AisleError, BundleError, InputError, ServiceMissing
 from aisle.logs import LogFile, get_logger, setup_logging
 from aisle.processes import follow_parent, give_back_memory
 from aisle.settings import Settings, get_settings
@@ -84,9 +85,10 @@ class Worker:
         batch, piece = claim.batch, claim.piece.number
         try:
             self._jobs.do(claim)
-        except InputError as error:
-            self._fail(claim, self._told(claim, error))
         except Exception as error:  # noqa: BLE001  whatever it is, the batch is told of it and tried again
+            if isinstance(error, InputError) and not isinstance(error, BundleError):
+                self._fail(claim, self._told(claim, error))
+                return
             failures = claim.failures + 1
             told = self._told(claim, error)
             if failures >= FAILURES:

@@ -27,6 +27,7 @@ from aisle.service.desk import ServiceDesk
 from aisle.service.experiments import Experiments
 from aisle.service.explaining import Explaining
 from aisle.service.handover import Handover
+from aisle.service.journal import Journal
 from aisle.service.limits import RateLimits
 from aisle.service.metrics import QUEUE_SIZE
 from aisle.service.parts import Parts
@@ -68,7 +69,8 @@ def create_app(
     )
     QUEUE_SIZE.set(settings.queue_size)
     keep, photo_bytes = timedelta(days=settings.predictions_keep_days), settings.review_photos_mib << 20
-    recorder = Recorder(engine, keep=keep, photo_bytes=photo_bytes, clock=clock)
+    journal = Journal(settings.records_path, most_bytes=settings.records_mib << 20)
+    recorder = Recorder(engine, keep=keep, photo_bytes=photo_bytes, journal=journal, clock=clock)
     parts = Parts(
         champion=champion,
         store=BundleStore(settings.models_path),

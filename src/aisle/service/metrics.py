@@ -49,6 +49,14 @@ RECORDS = from_zero(
     Counter("aisle_prediction_records", "Records of predictions, by what became of them.", ["outcome"]),
     *("stored", "dropped", "refused"),
 )
+JOURNAL = from_zero(
+    Counter(
+        "aisle_journal_records",
+        "Records that the journal gave back after a kill, that were damaged in it, or that it could not take.",
+        ["outcome"],
+    ),
+    *("replayed", "damaged", "not_written"),
+)
 PHOTOS = from_zero(
     Counter("aisle_review_photos", "Photos of products that people should look at, by outcome.", ["outcome"]),
     *("made", "dropped", "damaged"),

@@ -1,12 +1,14 @@
 """The record of predictions, written beside the service so that no answer waits for the disk.
 
 Records gather in memory and are stored together. While the database is away they wait; beyond `MOST_WAITING` the
-oldest are dropped, and a metric says so. What a process that is killed had gathered, less than a second's, is lost.
+oldest are dropped, and a metric says so. What a process had gathered that is killed is in its journal, and another
+one stores it; what a challenger said and photos are not, and of these less than a second's is lost.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from datetime import datetime, timedelta
 
@@ -16,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from aisle.clock import Clock, utc_now
 from aisle.errors import ServiceMissing
 from aisle.logs import get_logger
-from aisle.service.metrics import RECORDS
+from aisle.service.journal import Abandoned, Journal
+from aisle.service.metrics import JOURNAL, RECORDS
 from aisle.store import experiments, photos, predictions, reviews
 from aisle.store.engine import writing
 from aisle.store.experiments import Shadowed
@@ -28,6 +31,8 @@ Record = PredictionRecord | Shadowed | Photo
 AT_ONCE = 500
 EVERY_SECONDS = 0.2
 RETRY_SECONDS = 5.0
+ADOPT_SECONDS = 5.0
+"""Between two looks for journals of processes that were killed."""
 FORGET_EVERY = timedelta(hours=1)
 PHOTOS_STAY = timedelta(hours=1)
 """After the last word on a product: until then somebody may want to take it back."""
@@ -37,19 +42,31 @@ TRIM_SHARE = 0.01
 
 class Recorder:
     """Records from any thread, one thread that writes, in their order. `keep` is how long a record stays,
-    `photo_bytes` how much room all photos have together.
+    `photo_bytes` how much room all photos have together. Without a `journal` a kill loses what waits.
 
     What a challenger said of a product, and its photo, are recorded after the prediction that they belong to.
     """
 
-    def __init__(self, engine: Engine, *, keep: timedelta, photo_bytes: int = 0, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        keep: timedelta,
+        photo_bytes: int = 0,
+        journal: Journal | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
         self._engine = engine
         self._keep = keep
         self._photo_bytes = photo_bytes
         self._new_photo_bytes = 0
+        self._journal = journal
         self._clock = clock
         self._waiting: deque[Record] = deque(maxlen=MOST_WAITING)
+        self._adding = threading.Lock()
+        """Held for what goes into the journal and into memory, or it would be taken for stored while it waits."""
         self._writing = threading.Lock()
+        self._adopted: float | None = None
         self._stopping = threading.Event()
         self._forgot: datetime | None = None
         self.is_away = False
@@ -63,25 +80,70 @@ class Recorder:
         self._stopping.set()
         self._thread.join()
         self.flush()
+        if self._journal is not None:
+            self._journal.close()
 
     def record(self, record: Record) -> None:
-        if len(self._waiting) == MOST_WAITING:
-            RECORDS.labels("dropped").inc()
-        self._waiting.append(record)
+        """An answer may go out once this is over."""
+        with self._adding:
+            if self._journal is not None and isinstance(record, PredictionRecord):
+                self._journal.append(record)
+            if len(self._waiting) == MOST_WAITING:
+                RECORDS.labels("dropped").inc()
+            self._waiting.append(record)
+
+    def is_on_its_way(self, prediction_id: str) -> bool:
+        """Whether a record that is not in the database will be: another process has it, or had it when it died."""
+        return self._journal is not None and self._journal.holds(prediction_id)
 
     def flush(self) -> bool:
-        """Store what waits; False when the database is away, and everything still waits."""
+        """Store what waits now; False when the database is away, and everything still waits."""
         with self._writing:
-            while self._waiting:
-                some = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            with self._adding:
+                if self._journal is not None:
+                    self._journal.turn()
+                left = len(self._waiting)
+            while left > 0:
+                some = [self._waiting.popleft() for _ in range(min(AT_ONCE, left))]
+                left -= len(some)
                 if not self._store(some):
                     return False
+            if self._journal is not None:
+                self._journal.done()
+        return True
+
+    def adopt(self) -> None:
+        """Store what processes that were killed had written to their journals."""
+        if self._journal is None:
+            return
+        for journal in self._journal.abandoned():
+            if not self._stored(journal):
+                return  # it stays, and is read again: what is stored already is not stored twice
+            journal.remove()
+            if journal.records:
+                JOURNAL.labels("replayed").inc(len(journal.records))
+                get_logger(__name__).warning("records of a process that was killed", count=len(journal.records))
+
+    def _stored(self, journal: Abandoned) -> bool:
+        for first in range(0, len(journal.records), AT_ONCE):
+            self._waiting.extend(journal.records[first : first + AT_ONCE])
+            if not self.flush():
+                return False
         return True
 
     def _work(self) -> None:
         while not self._stopping.wait(RETRY_SECONDS if self.is_away else EVERY_SECONDS):
-            if self.flush():
-                self.forget()
+            try:
+                if self.flush():
+                    self._adopt_now_and_then()
+                    self.forget()
+            except Exception as error:  # noqa: BLE001  the next round is to come, or nothing is stored any more
+                get_logger(__name__).error("predictions not recorded", reason=type(error).__name__, exc_info=error)
+
+    def _adopt_now_and_then(self) -> None:
+        if self._adopted is None or time.monotonic() - self._adopted > ADOPT_SECONDS:
+            self._adopted = time.monotonic()
+            self.adopt()
 
     def _store(self, records: list[Record]) -> bool:
         try:

@@ -13,19 +13,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from aisle.errors import ServiceMissing, UsageError
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 5
+POOL_SECONDS = 10
+"""How long to wait for a connection while others have them all."""
 _WRITE = "aisle_write"
 
 
@@ -34,9 +39,8 @@ def open_database(url: str) -> Engine:
     address = _address(url)
     if address.get_backend_name() == "sqlite":
         return _open_sqlite(address)
-    return create_engine(
-        address, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=utc"}
-    )
+    options = {"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=utc"}
+    return create_engine(address, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=options)
 
 
 @contextlib.contextmanager
@@ -71,6 +75,13 @@ def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert those rows whose key is not there yet."""
+    if rows:
+        kind = sqlite if is_sqlite(connection) else postgresql
+        connection.execute(kind.insert(table).on_conflict_do_nothing(), rows)
+
+
 def _address(url: str) -> URL:
     hint = "DATABASE_URL is sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
     try:
@@ -90,7 +101,8 @@ def _open_sqlite(address: URL) -> Engine:
         raise UsageError("the database has to be a file, several processes share it", hint="sqlite:///data/aisle.db")
     path = Path(str(address.database))
     _create_private(path)
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(address, pool_timeout=POOL_SECONDS, connect_args=options)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: ConnectionPoolEntry) -> None:
@@ -131,18 +143,36 @@ def _create_private(path: Path) -> None:
 def _reachable(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise _missing(engine, error) from error
+    except PoolExhausted as error:
+        hint = "Too much is asked at once, or something holds connections for long."
+        raise _missing(engine, "all connections to the database are taken", hint) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise _missing(engine, error) from error
+        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        if _is_damaged(error.orig):
+            hint = "Restore a backup: docs/restoring.md."
+            raise _missing(engine, f"the database is damaged: {reason}", hint) from error
+        if _sqlstate(error.orig) == _READ_ONLY:
+            hint = "DATABASE_URL names a standby, or a server that was told to take no writes."
+            raise _missing(engine, f"the database takes no writes: {reason}", hint) from error
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            hint = "Check DATABASE_URL and that it runs."
+            raise _missing(engine, f"the database does not answer: {reason}", hint) from error
         raise
 
 
-def _missing(engine: Engine, error: DBAPIError) -> ServiceMissing:
-    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-    return ServiceMissing(
-        f"the database does not answer: {reason}",
-        where=engine.url.render_as_string(hide_password=True),
-        hint="Check DATABASE_URL and that it runs.",
-    )
+_READ_ONLY = "25006"
+_DAMAGED = frozenset({"XX001", "XX002"})
+"""Of a table, of an index: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", "") or "")
+
+
+def _is_damaged(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # what is above says more of the same
+    return _sqlstate(error) in _DAMAGED or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _missing(engine: Engine, what: str, hint: str) -> ServiceMissing:
+    return ServiceMissing(what, where=engine.url.render_as_string(hide_password=True), hint=hint)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from aisle.store.engine import insert_new
 from aisle.store.schema import feedback, predictions
 
 
@@ -50,9 +51,11 @@ class Feedback:
 
 
 def add(connection: Connection, records: Sequence[PredictionRecord]) -> None:
-    """Store many at once: a writer beside the service collects them, so that no answer waits for the disk."""
-    if records:
-        connection.execute(insert(predictions), [vars(record) for record in records])
+    """Store many at once: a writer beside the service collects them, so that no answer waits for the disk.
+
+    One that is there already stays as it is: whoever was killed, or cut off, cannot know what the database took.
+    """
+    insert_new(connection, predictions, [vars(record) for record in records])
 
 
 def find(connection: Connection, prediction_id: str) -> PredictionRecord | None:

@@ -21,8 +21,9 @@ from datetime import datetime, timedelta
 from math import sqrt
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, literal, or_, select, update
 
+from aisle.store.engine import insert_new
 from aisle.store.predictions import Label, PredictionRecord
 from aisle.store.schema import feedback, predictions, reviews
 
@@ -48,14 +49,13 @@ def doubt_of(top: Sequence[Mapping[str, Any]]) -> float:
 
 
 def enqueue(connection: Connection, records: Sequence[PredictionRecord]) -> None:
-    """Let those wait that were decided so. They have to be there."""
+    """Let those wait that were decided so and do not yet. They have to be there."""
     rows = [
         {"prediction_id": one.id, "lane": lane_of(one.top), "doubt": doubt_of(one.top)}
         for one in records
         if one.decision == _REVIEW
     ]
-    if rows:
-        connection.execute(insert(reviews), rows)
+    insert_new(connection, reviews, rows)
 
 
 def looked_at(connection: Connection, prediction_id: str) -> None:

@@ -49,9 +49,6 @@ from aisle.training.recipes import Decisions, Full, Light, LstmVgg16, Recipe
 from aisle.training.reference import build_reference
 
 
-# A product of matrices on several threads adds up in another order: one thread each gives the same everywhere. What
-# takes long is done by several threads all the same, each with work of its own.
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def train(
     recipe: Recipe,
     prepared: Prepared,
@@ -69,12 +66,28 @@ def train(
     What else the recipe has for people who go on with its training goes to the folder `attachments/VERSION`.
     """
     check_replaceable(out, marker=MANIFEST_FILE)
-    started, began = time.monotonic(), datetime.now(UTC)
-    learner = learner_of(recipe)
     check_known(recipe.decisions.costs, prepared.types())
     examples = Examples(prepared, cache, threads)
+    # A product of matrices on several threads adds up in another order: one thread each gives the same everywhere. What
+    # takes long is done by several threads all the same, each with work of its own.
+    with threadpool_limits(1, "blas"):
+        return _train(recipe, examples, out, cache / "training", evaluated_on, attachments, source)
+
+
+def _train(
+    recipe: Recipe,
+    examples: Examples,
+    out: Path,
+    unfinished: Path,
+    evaluated_on: Side,
+    attachments: Path | None,
+    source: str,
+) -> Bundle:
+    started, began = time.monotonic(), datetime.now(UTC)
+    prepared, threads = examples.prepared, examples.threads
+    learner = learner_of(recipe)
     lineage = lineage_of(recipe, prepared)
-    stages = Checkpoints(cache / "training", sha256_json(lineage)[:16])
+    stages = Checkpoints(unfinished, sha256_json(lineage)[:16])
     learnt = learner.learn(examples, stages)
     seconds = {"learnt": time.monotonic() - started}
 

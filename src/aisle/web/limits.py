@@ -141,7 +141,7 @@ class Counter:
         return index, now - index * _seconds(limit)
 
     def _call(self, operation: str, *arguments: object) -> int:
-        if self._shared is not None and (self._redis_again is None or self._clock() >= self._redis_again):
+        if self._shared is not None and self._is_redis_due():
             try:
                 result = getattr(self._shared, operation)(*arguments)
             except StorageError as error:
@@ -153,6 +153,12 @@ class Counter:
                 self._redis_again = None
                 return int(result or 0)
         return int(getattr(self._memory, operation)(*arguments) or 0)
+
+    def _is_redis_due(self) -> bool:
+        if self._redis_again is None:
+            return True
+        wait = self._redis_again - self._clock()
+        return not timedelta(0) < wait <= RETRY_REDIS  # longer: the clock was set back
 
 
 def _redis(url: str) -> Storage:

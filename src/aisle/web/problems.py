@@ -166,6 +166,11 @@ class Problem(Enum):
         "Il n'y a pas de prédiction {prediction_id} : l'identifiant est dans la réponse de /predict et n'est gardé"
         " qu'un temps.",
     )
+    PREDICTION_ON_ITS_WAY = (
+        503,
+        "This prediction is not in the database yet, try again in a moment.",
+        "Cette prédiction n'est pas encore dans la base de données, réessayez dans un instant.",
+    )
     NO_SUCH_TYPE = (
         422,
         "There is no product type {type}; GET /model lists them.",

@@ -86,8 +86,12 @@ class _Server(uvicorn.Server):
 
 
 class _Workers(Multiprocess):
-    """uvicorn's, told how long its workers drain: the port is theirs together, so none of them may turn it away. One
-    that dies while it is asked whether it lives is seen at once: uvicorn would wait for its answer."""
+    """uvicorn's, told how long its workers drain: the port is theirs together, so none of them may turn it away.
+
+    uvicorn asks each worker whether it is well and waits `START_SECONDS` for the word. Of one that is killed
+    meanwhile it would wait in vain, replace nobody, and not hear that it is to stop: it keeps the worker's end of the
+    line open itself. Closed here, the line breaks when the worker dies.
+    """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_seconds: float) -> None:
         super().__init__(config, sockets)
@@ -95,7 +99,7 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for one in self.processes:
-            one.child_conn.close()  # the worker has its own; as long as this one is open, the pipe has no end
+            one.child_conn.close()  # the worker has its own, since it was started
         super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:

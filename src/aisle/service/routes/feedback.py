@@ -26,7 +26,7 @@ _CORRECTORS = (Role.REVIEWER, Role.ADMIN)
 _PROBLEMS = (
     Problem.NOT_SIGNED_IN, Problem.NOT_YOUR_PREDICTION, Problem.NO_SUCH_PREDICTION, Problem.NO_SUCH_TYPE,
     Problem.FIELD_MISSING, Problem.FIELD_INVALID, Problem.FIELD_TOO_LONG, Problem.BODY_TOO_LARGE, Problem.BROKEN_JSON,
-    Problem.TOO_MANY_REQUESTS, Problem.UNAVAILABLE,
+    Problem.TOO_MANY_REQUESTS, Problem.PREDICTION_ON_ITS_WAY, Problem.UNAVAILABLE,
 )  # fmt: skip
 
 _THANKS = {
@@ -87,13 +87,18 @@ def corrected(prediction_id: str, code: str, parts: Parts, who: Identity) -> tup
 
 
 def _find(parts: Parts, prediction_id: str) -> PredictionRecord | None:
-    """The record, which may still be on its way to the database: from here, or from another worker."""
+    """The record, which may still be on its way to the database: from here, or from another worker.
+
+    Raises Refusal where it is and does not arrive, which is not where there is none.
+    """
     found = _read(parts, prediction_id)
     if found is None and parts.recorder.flush():
         found = _read(parts, prediction_id)
     if found is None:
         time.sleep(2 * EVERY_SECONDS)
         found = _read(parts, prediction_id)
+    if found is None and parts.recorder.is_on_its_way(prediction_id):
+        raise Refusal(Problem.PREDICTION_ON_ITS_WAY, headers={"Retry-After": "1"})
     return found
 
 
