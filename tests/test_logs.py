@@ -75,8 +75,13 @@ def test_a_full_log_rotates_and_keeps_three(tmp_path: Path, monkeypatch: pytest.
 def test_a_line_is_formatted_once_and_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup_logging(LogFile.IMPORT, tmp_path, terminal=False)
     [handler] = [one for one in logging.getLogger().handlers if getattr(one, "_aisle", False)]
-    formatted = []
-    monkeypatch.setattr(handler, "format", lambda record: formatted.append(record) or "{}")
+    formatted: list[logging.LogRecord] = []
+
+    def formats(record: logging.LogRecord) -> str:
+        formatted.append(record)
+        return "{}"
+
+    monkeypatch.setattr(handler, "format", formats)
     monkeypatch.setattr("fcntl.flock", None)  # whoever calls it fails
     get_logger("aisle.test").info("line")
     assert lines(tmp_path) == [{}]

@@ -68,8 +68,8 @@ def train(
     check_replaceable(out, marker=MANIFEST_FILE)
     check_known(recipe.decisions.costs, prepared.types())
     examples = Examples(prepared, cache, threads)
-    # A product of matrices on several threads adds up in another order: one thread each gives the same everywhere. What
-    # takes long is done by several threads all the same, each with work of its own.
+    # A product of matrices on several threads adds up in another order: one thread each gives the same everywhere.
+    # What takes long is done by several threads all the same, each with work of its own.
     with threadpool_limits(1, "blas"):
         return _train(recipe, examples, out, cache / "training", evaluated_on, attachments, source)
 
