@@ -264,6 +264,7 @@ def test_the_last_block_can_be_tuned(tuned_bundle: Bundle) -> None:
     assert tuned_bundle.json("metrics.json")["image_encoder"]["parity"] <= 1e-4
 
 
+@pytest.mark.soak
 def test_tuning_that_does_harm_is_left_out(
     prepared: Prepared, network_bundle: Bundle, cache: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +294,7 @@ def test_tuning_in_half_precision_ends_with_a_graph_that_is_its_network(
     assert keras.mixed_precision.dtype_policy().name == "float32"
 
 
+@pytest.mark.soak  # a processor takes long over halves
 @pytest.mark.usefixtures("_a_gpu")
 def test_in_half_precision_the_block_learns_and_weights_and_scores_stay_in_32_bits(tmp_path: Path) -> None:
     """With features that spread as ImageNet's do: those of random weights hardly spread at all."""
