@@ -29,8 +29,8 @@ from aisle.settings import Settings
 from aisle.store.engine import open_database, reading
 from aisle.store.schema import feedback, predictions
 
-START_SECONDS = 300
-SETTLE_SECONDS = 120
+START_SECONDS = 900
+SETTLE_SECONDS = 300
 """Until all that was acknowledged has to be where it belongs."""
 SAME = 1e-6
 """How far the same product's confidence may differ between batches (docs/how-it-works.md)."""

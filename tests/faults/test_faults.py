@@ -41,7 +41,7 @@ def check(report: Report) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_and_nothing_wrong_is_said_whatever_breaks(
     bundle: Bundle, tmp_path: Path
 ) -> None:
