@@ -235,7 +235,7 @@ def run(
             time.sleep(0.5)
     wait_for(stage.is_ready, seconds=START_SECONDS)
     load.finish(SETTLE_SECONDS)
-    report = Report(seed, Counter(faults), round(time.monotonic() - started, 1))
+    report = Report(seed, dict(Counter(faults)), round(time.monotonic() - started, 1))
     report.answers, report.batches = len(load.answers), len(load.jobs)
     report.corrections = sum(one.is_acknowledged for one in load.corrections)
     report.rows = sum(len(one.rows or []) for one in load.jobs)
