@@ -42,11 +42,11 @@ from aisle.store.schema import retraining_requests
 from aisle.training.recipes import light
 from aisle.training.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 WINDOW = 400
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 
 
 @dataclass(frozen=True)
