@@ -160,6 +160,7 @@ class TestSame:
         found = pl.read_csv(tmp_path / "out.csv", schema_overrides=whole.schema)
         check_same(found, whole)
 
+    @pytest.mark.soak  # a cluster takes long to start
     def test_images_of_a_zip_and_of_a_column(self, start: Start, bundle: Bundle, tmp_path: Path) -> None:
         shop = write_shop(tmp_path / "shop", products=24, images=20)
         expected = alone(bundle, shop / TRAIN_FILE, tmp_path / "alone.parquet", shop / "image_train")
@@ -177,6 +178,7 @@ class TestSame:
         column = pl.read_parquet(tmp_path / "column.parquet")
         assert column.drop("error").equals(pl.read_parquet(tmp_path / "zip.parquet").drop("error"))
 
+    @pytest.mark.soak  # a cluster takes long to start
     def test_from_s3_and_to_s3(self, start: Start, s3: S3, table: Path, whole: pl.DataFrame) -> None:
         s3.put("in.csv", table.read_bytes())
         output = "s3://shop/results"
@@ -235,6 +237,7 @@ class TestLosses:
         assert "going on where a run stopped" in again.err
         check_same(pl.read_parquet(s3.get("out.parquet")), whole)
 
+    @pytest.mark.soak  # a cluster takes long to start
     def test_an_interrupted_run_stops_and_goes_on(
         self, start: Start, table: Path, tmp_path: Path, whole: pl.DataFrame
     ) -> None:

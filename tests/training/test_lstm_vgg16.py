@@ -380,7 +380,7 @@ POINTS = {
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("points", [list(POINTS)[3::5], pytest.param(list(POINTS), marks=pytest.mark.soak)], ids=len)
+@pytest.mark.parametrize("points", [list(POINTS)[3::8], pytest.param(list(POINTS), marks=pytest.mark.soak)], ids=len)
 def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bundle(
     prepared: Prepared, tuned_bundle: Bundle, tmp_path: Path, points: list[str]
 ) -> None:
