@@ -28,20 +28,22 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /
 FROM tools AS venv
 RUN python3 -m venv --without-pip /opt/aisle
 
+# The locks of data, predict, train and the whole hold one another, as those of auth and serve do: what one has installed
+# and compiled, the next one need not.
+FROM venv AS data-packages
+RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
+FROM data-packages AS predict-packages
+RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
+FROM predict-packages AS train-packages
+RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
+FROM train-packages AS whole-packages
+RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM venv AS auth-packages
 RUN --mount=type=bind,source=requirements/auth.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 # The libraries' own tests are an eighth of what a service would carry about.
-FROM venv AS serve-packages
+FROM auth-packages AS serve-packages
 RUN --mount=type=bind,source=requirements/serve.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL \
     && find /opt/aisle -type d -name tests -prune -exec rm -r {} +
-FROM venv AS data-packages
-RUN --mount=type=bind,source=requirements/data.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
-FROM venv AS predict-packages
-RUN --mount=type=bind,source=requirements/predict.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
-FROM venv AS train-packages
-RUN --mount=type=bind,source=requirements/train.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
-FROM venv AS whole-packages
-RUN --mount=type=bind,source=requirements/keras.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv $INSTALL
 FROM tools AS airflow-packages
 RUN --mount=type=bind,source=requirements/airflow.txt,target=/lock.txt --mount=type=cache,target=/var/cache/uv \
     python3 -m venv --without-pip /opt/airflow \

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from aisle.data.validate import validate
 from aisle.model.bundle import Bundle
 from aisle.model.predictor import Predictor
 from aisle.settings import Settings, get_settings
-from aisle.training.recipes import light
+from aisle.training.recipes import Recipe, light
 from aisle.training.train import train
 
 pytest_plugins = ["servers"]  # PostgreSQL and Redis
@@ -31,6 +32,8 @@ pytest_plugins = ["servers"]  # PostgreSQL and Redis
 WITH_CONTAINERS = {
     f"tests/deploy/test_{name}.py" for name in ("airflow", "celery", "compose", "images", "monitoring")
 }
+LONGEST = 4000
+"""So many characters of what a test failed with are said at once; the whole comes at the end."""
 REAL_DATA = Path(__file__).parents[2] / "shared" / "rakuten"
 
 
@@ -44,6 +47,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
             return "containers" if file in WITH_CONTAINERS else file
 
     return ByFile(config, log)
+
+
+class _Failures:
+    """A run that is cut off before its end has said what failed."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.terminal.ensure_newline()
+            self.terminal.write_line(f"{report.nodeid} failed ({report.when}):\n{report.longreprtext[-LONGEST:]}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Failures(terminal))
 
 
 @pytest.fixture(autouse=True)
@@ -70,39 +91,71 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     get_settings.cache_clear()
 
 
-@pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated catalogue of 540 products. Read it, do not write to it."""
-    folder = tmp_path_factory.mktemp("sample") / "raw"
-    write_sample(folder, rows=540, seed=0)
-    return folder
+Once = Callable[[str, Callable[[Path], object]], Path]
+"""`once(name, make)`: the folder that `make` wrote, in whichever of the tests' processes asked for it first."""
 
 
 @pytest.fixture(scope="session")
-def prepared(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What takes long to make is made once for all the processes of a run. Read it, do not write to it."""
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "once"
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = place / name, place / f"{name}.done"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (place / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def sample(once: Once) -> Path:
+    """A generated catalogue of 540 products."""
+    return once("sample", lambda folder: write_sample(folder / "raw", rows=540, seed=0)) / "raw"
+
+
+@pytest.fixture(scope="session")
+def prepared(sample: Path, once: Once) -> Prepared:
     """The sample catalogue, validated and prepared, with sides large enough to measure on."""
-    place = tmp_path_factory.mktemp("prepared")
-    validate(sample, place / "validated")
-    return prepare(place / "validated", place / "preprocessed", options=PrepareOptions(Shares(0.15, 0.2)))
+    return Prepared.open(once("prepared", lambda folder: validate_and_prepare(sample, folder)) / "preprocessed")
+
+
+def validate_and_prepare(raw_folder: Path, folder: Path) -> None:
+    validate(raw_folder, folder / "validated")
+    prepare(folder / "validated", folder / "preprocessed", options=PrepareOptions(Shares(0.15, 0.2)))
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(once: Once) -> Path:
     """Image features, computed once for all tests."""
-    return tmp_path_factory.mktemp("cache")
+    return once("cache", lambda folder: None)
 
 
 @pytest.fixture(scope="session")
-def bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(prepared: Prepared, cache: Path, once: Once) -> Bundle:
     """A `light` bundle trained on the sample catalogue."""
-    return train(light(), prepared, tmp_path_factory.mktemp("bundle") / "bundle", cache=cache, threads=2)
+    return Bundle.load(once("bundle", lambda folder: learn(light(), prepared, folder, cache)) / "bundle")
+
+
+def learn(recipe: Recipe, prepared: Prepared, folder: Path, cache: Path) -> None:
+    train(recipe, prepared, folder / "bundle", cache=cache, threads=2)
 
 
 @pytest.fixture(scope="session")
-def later_catalogue(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def later_catalogue(sample: Path, once: Once) -> Path:
     """The sample after a year: 2705 went into 10, 40 is 41 now, 60 fell away, half of 2905 is the new type 2906, and
-    2583 has another name. Read it, do not write to it."""
-    folder = Path(shutil.copytree(sample, tmp_path_factory.mktemp("later") / "raw"))
+    2583 has another name."""
+    return once("later_catalogue", lambda folder: a_year_later(sample, folder / "raw")) / "raw"
+
+
+def a_year_later(sample: Path, folder: Path) -> None:
+    shutil.copytree(sample, folder)
     types = {one.code: one.label for one in ProductTypes.from_csv(folder / TYPES_FILE).values()}
     kept = {code: label for code, label in types.items() if code not in ("2705", "40", "60")}
     today = kept | {"41": "Rétro", "2906": "Jeux neufs", "2583": "Piscines"}
@@ -114,21 +167,19 @@ def later_catalogue(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     is_new = of_2905 & (of_2905.cum_sum() % 2 == 0)
     new = pl.when(is_new).then(pl.lit("2906")).otherwise("prdtypecode")
     raw.write_table(labels.with_columns(prdtypecode=new), folder / raw.LABELS_FILE)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def later_prepared(later_catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def later_prepared(later_catalogue: Path, once: Once) -> Prepared:
     """The later catalogue, validated and prepared as the sample is."""
-    place = tmp_path_factory.mktemp("later_prepared")
-    validate(later_catalogue, place / "validated")
-    return prepare(place / "validated", place / "preprocessed", options=PrepareOptions(Shares(0.15, 0.2)))
+    made = once("later_prepared", lambda folder: validate_and_prepare(later_catalogue, folder))
+    return Prepared.open(made / "preprocessed")
 
 
 @pytest.fixture(scope="session")
-def later_bundle(later_prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def later_bundle(later_prepared: Prepared, cache: Path, once: Once) -> Bundle:
     """A `light` bundle trained on the later catalogue."""
-    return train(light(), later_prepared, tmp_path_factory.mktemp("later") / "bundle", cache=cache, threads=2)
+    return Bundle.load(once("later_bundle", lambda folder: learn(light(), later_prepared, folder, cache)) / "bundle")
 
 
 @pytest.fixture(scope="session")

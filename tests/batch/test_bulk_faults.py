@@ -103,12 +103,13 @@ def resume(processes: Processes, bundle: Bundle, here: Path) -> Callable[..., Ra
 
 
 class TestKilled:
-    def test_at_20_points_one_after_the_other_it_goes_on_to_the_same_result(
-        self, start: Start, resume: Callable[..., Ran], here: Path, expected: bytes
+    @pytest.mark.parametrize("points", [POINTS[:6], pytest.param(POINTS, marks=pytest.mark.soak)], ids=len)
+    def test_again_and_again_it_goes_on_to_the_same_result(
+        self, start: Start, resume: Callable[..., Ran], here: Path, expected: bytes, points: list[tuple[int, str]]
     ) -> None:
         """A point is a number of parts more than there were; who is killed is a child, the parent, or all of them."""
         process = start()
-        for more, who in POINTS:
+        for more, who in points:
             least = parts(here) + more
             until(process, least, here)
             started = family(psutil.Process(process.pid))

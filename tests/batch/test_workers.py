@@ -37,7 +37,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROWS, PIECE = 800, 8
 WORDS = ("livre roman ancien", "piscine gonflable bleue", "jeu console", "figurine", "lampe de chevet")
 BATCH = "b" * 32
-KILLS = 10  # with each database
 
 
 @dataclass
@@ -165,13 +164,14 @@ def sqlite_shop(make_shop: Callable[[str], Shop], tmp_path: Path) -> Shop:
     return make_shop(f"sqlite:///{tmp_path / 'aisle.db'}")
 
 
-def test_killed_at_ten_points_the_result_is_that_of_a_run_that_nobody_disturbs(shop: Shop) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.soak)])
+def test_killed_again_and_again_the_result_is_that_of_a_run_that_nobody_disturbs(shop: Shop, kills: int) -> None:
     """A point is a number of rows that are done; who is killed is one worker, or all with what started them."""
     draw = Random(2026)
     shop.order()
     process = shop.work()
-    for number in range(KILLS):
-        least = shop.batch().done + draw.randrange(1, 2 * ROWS // KILLS // 2)
+    for number in range(kills):
+        least = shop.batch().done + draw.randrange(1, ROWS // kills)
         shop.until(lambda one, least=least: one.done >= least or one.is_over)  # type: ignore[misc]
         first = psutil.Process(process.pid)
         children = [one for one in first.children(recursive=True) if is_worker(one)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,12 @@ def test_compose_understands_every_profile(tmp_path: Path) -> None:
     secrets = tmp_path / ".env"
     subprocess.run(["sh", REPOSITORY / "deploy/secrets.sh", secrets], check=True, capture_output=True)
     finds_nothing(tool("docker-compose"), "--env-file", secrets, "--profile", "*", "config", "--quiet")
+
+
+@pytest.mark.parametrize("chain", [("data", "predict", "train", "keras"), ("auth", "serve")])
+def test_what_an_image_s_packages_are_built_upon_its_lock_holds_too(chain: tuple[str, ...]) -> None:
+    """Otherwise an image would hold packages that its lock does not name."""
+    locks = [(REPOSITORY / "requirements" / f"{name}.txt").read_text() for name in chain]
+    pinned = [set(re.findall(r"^\S+==\S+", lock, re.MULTILINE)) for lock in locks]
+    for smaller, larger in pairwise(pinned):
+        assert smaller < larger

@@ -303,36 +303,44 @@ def aisle(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPr
     return subprocess.run([*AISLE, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+def make_shop(folder: Path, sample: Path, cache: Path) -> Path:
+    """A folder with a catalogue whose images were encoded before, and nothing else."""
+    shutil.copytree(sample, folder / "shop" / "data" / "raw")
+    shutil.copytree(cache, folder / "shop" / "data" / "cache")
+    return folder / "shop"
+
+
 @pytest.fixture
 def shop(sample: Path, bundle: Bundle, cache: Path, tmp_path: Path) -> Path:
-    """A folder with a catalogue whose images were encoded before, and nothing else."""
-    shutil.copytree(sample, tmp_path / "shop" / "data" / "raw")
-    shutil.copytree(cache, tmp_path / "shop" / "data" / "cache")
-    return tmp_path / "shop"
+    return make_shop(tmp_path, sample, cache)
 
 
-def test_a_training_is_logged_in_sqlite_without_a_setting(shop: Path) -> None:
-    ran = aisle(shop, "train")
-    assert ran.returncode == 0, ran.stderr
-    again = aisle(shop, "registry", "mirror", "--json")
-    assert json.loads(again.stdout)["mlflow"] == "sqlite:///data/mlflow.db"
-    assert json.loads(again.stdout)["logged"] == []
-    assert (shop / "data" / "mlflow-artifacts").is_dir()
-
-
-def test_a_training_into_a_folder_of_its_own_is_logged_with_its_source(shop: Path) -> None:
-    """As a stage of DVC trains."""
+@pytest.fixture(scope="module")
+def trained_shop(sample: Path, bundle: Bundle, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained in as a stage of DVC trains, without a setting of MLflow."""
+    shop = make_shop(tmp_path_factory.mktemp("trained"), sample, cache)
     ran = aisle(shop, "train", "--out", "data/model", RUN_SOURCE="dvc")
     assert ran.returncode == 0, ran.stderr
+    return shop
+
+
+def test_a_training_is_logged_in_sqlite_without_a_setting(trained_shop: Path) -> None:
+    again = aisle(trained_shop, "registry", "mirror", "--json")
+    assert json.loads(again.stdout)["mlflow"] == "sqlite:///data/mlflow.db"
+    assert json.loads(again.stdout)["logged"] == []
+    assert (trained_shop / "data" / "mlflow-artifacts").is_dir()
+
+
+def test_a_training_into_a_folder_of_its_own_is_logged_with_its_source(trained_shop: Path) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{shop}/data/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{trained_shop}/data/mlflow.db")
     experiment = client.get_experiment_by_name("ProductCodeClassifier")
     assert experiment is not None
     [run] = client.search_runs([experiment.experiment_id])
-    assert run.data.tags[BUNDLE_TAG] == Bundle.load(shop / "data" / "model").version
+    assert run.data.tags[BUNDLE_TAG] == Bundle.load(trained_shop / "data" / "model").version
     assert run.data.tags["source"] == "dvc"
-    assert not (shop / "models" / "serving.json").exists()
+    assert not (trained_shop / "models" / "serving.json").exists()
 
 
 def test_a_training_does_not_wait_for_an_mlflow_that_never_answers(shop: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from safetensors.numpy import load, save
 from sqlalchemy import Engine
+from tests.conftest import Once, learn
 
 from aisle.auth.keys import KeyPolicy, KeyRing, ensure_key
 from aisle.auth.tokens import Signer, TokenPolicy, Verifier
@@ -30,7 +31,6 @@ from aisle.store.engine import open_database
 from aisle.store.migrate import migrate
 from aisle.store.users import Role
 from aisle.training.recipes import light
-from aisle.training.train import train
 
 NO_LIMITS = "predict=100000/second, explain=100000/second, feedback=100000/second, model=100000/second"
 
@@ -114,10 +114,10 @@ def photo(prepared: Prepared) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def other_bundle(prepared: Prepared, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def other_bundle(prepared: Prepared, cache: Path, once: Once) -> Bundle:
     """Another model of the same catalogue."""
     recipe = dataclasses.replace(light(), seed=1)
-    return train(recipe, prepared, tmp_path_factory.mktemp("other") / "bundle", cache=cache, threads=2)
+    return Bundle.load(once("other_bundle", lambda folder: learn(recipe, prepared, folder, cache)) / "bundle")
 
 
 Harm = Callable[[Path], None]

@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
-from scipy.special import betainc, betaln
-
 
 def evidence(worse: int, better: int, *, limit: float = 0.5) -> float:
     """How many times a stake of 1 has grown: at least 0, possibly infinite. `limit` in (0, 1)."""
@@ -30,6 +27,8 @@ def log_evidence(worse: int, better: int, *, limit: float = 0.5) -> float:
     The average over p, uniform in (limit, 1), of p^worse (1 - p)^better / (limit^worse (1 - limit)^better) is
     B(worse + 1, better + 1) times the upper tail of that beta distribution beyond `limit`, over what stands below.
     """
+    from scipy.special import betainc, betaln  # noqa: PLC0415  half a second at each start
+
     tail = float(betainc(better + 1, worse + 1, 1 - limit))
     if tail == 0:
         return -math.inf
@@ -42,6 +41,9 @@ def interval(hits: int, misses: int, *, alpha: float = 0.05) -> tuple[float, flo
 
     It has those shares against which the wealth of a uniform mixture of bets has not reached 1 / alpha.
     """
+    from scipy.optimize import brentq  # noqa: PLC0415
+    from scipy.special import betaln  # noqa: PLC0415
+
     total = hits + misses
     if total == 0:
         return 0.0, 1.0

@@ -28,8 +28,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
-
 from aisle.catalog import Prediction, Product, ProductType
 from aisle.errors import BundleError, InputError
 from aisle.logs import get_logger
@@ -69,7 +67,7 @@ class Aside:
     async def start(self) -> None:
         """Raises BundleError with the challenger's words where it is not fit to serve."""
         here, there = socket.socketpair()
-        self._process = process = await run_in_threadpool(self._open, there)
+        self._process = process = await asyncio.to_thread(self._open, there)
         self._line = line = await _Line.over(here)
         try:
             async with asyncio.timeout(START_SECONDS):
