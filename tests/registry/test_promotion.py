@@ -100,7 +100,9 @@ def test_a_run_whose_model_is_refused_writes_the_verdict_and_goes_on_with_the_ch
     [refused] = [one for one in logs if one["event"] == "not promoted, the champion stays"]
     assert "latency" in refused["reason"]
     assert not read_json(settings.reports_path / refused["version"] / VERDICT_FILE)["passed"]
-    assert not (settings.data_path / "aisle.db").exists() or trail(settings) == []
+    [entry] = trail(settings)
+    assert (entry.who, entry.what, entry.subject) == ("anne", "model.promote.refuse", refused["version"])
+    assert "latency" in (entry.after or {})["reason"]
 
 
 @pytest.mark.slow
@@ -197,7 +199,10 @@ def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_is_told(
     wanted = f"replace {before}" if before else "be the first champion"
     assert f"told: {both[1].version} was to {wanted}, but {both[0].version} is the champion by now" in said[1]
     assert serving.champion == both[0].version
-    assert [one.subject for one in trail(settings)] == [both[0].version]
+    assert [(one.what, one.subject) for one in trail(settings)] == [
+        ("model.promote", both[0].version),
+        ("model.promote.refuse", both[1].version),
+    ]
 
 
 def test_the_pointer_says_who_was_rolled_back_until_somebody_promotes_it(

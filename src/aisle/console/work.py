@@ -30,7 +30,7 @@ from aisle.logs import get_logger
 
 AUDIT, COMPARE, PROMOTE = "labels.audit", "model.compare", "model.promote"
 WRITE_THEIR_OWN = (PROMOTE,)
-"""The verbs that enter in the audit trail what they did."""
+"""The verbs that enter in the audit trail what they did, or why they refused to, whoever asked for it."""
 LEARNS = (*verbs.NEEDED, "onnx")
 """What judges labels has to learn; an image that only predicts is without."""
 TAIL = 4096
@@ -127,7 +127,10 @@ async def _wait(desk: Desk, process: subprocess.Popen[bytes], kind: str, subject
     found = await run_in_threadpool(latest, desk)
     reason = found.line if found is not None else ""
     get_logger(__name__).warning("what a page asked for failed", verb=kind, subject=subject, reason=reason)
-    what = f"{kind}.refuse" if code == CheckFailed.exit_code else f"{kind}.fail"
+    is_refused = code == CheckFailed.exit_code
+    if is_refused and kind in WRITE_THEIR_OWN:
+        return
+    what = f"{kind}.refuse" if is_refused else f"{kind}.fail"
     await run_in_threadpool(verbs.record, desk, who, what, subject, {"reason": reason})
 
 

@@ -78,33 +78,40 @@ def promote(
 
     The first champion is let pass anyway: a shop has to begin with something, and the verdict tells with what.
     A bundle from elsewhere is copied into the store first; the verdict is written to the reports of its version.
-    Raises CheckFailed where the gate refuses it or another promotion was faster, UsageError for an empty reason,
-    BundleError where it does not give its known answer.
+    Raises CheckFailed, which is in the audit trail, where the gate refuses it or another promotion was faster,
+    UsageError for an empty reason, BundleError where it does not give its known answer.
     """
     store = BundleStore(settings.models_path)
     before = store.serving().champion
     if (reason is None or not reason.strip()) == (judge is None):
         raise UsageError("--force needs a reason", hint='Say why, as in --force "the class is sold no more".')
     bundle = Bundle.load(store.add(checked(bundle.path)))
-    verdict = None
-    if judge is not None:
-        judged = judge(bundle)
-        verdict = judged.as_dict()
-        report = settings.reports_path / bundle.version / VERDICT_FILE
-        write_json(report, verdict)
-        if not judged.passed and before is None:
-            reason = THE_FIRST
-        elif not judged.passed:
-            raise CheckFailed(
-                f"the gate refuses {bundle.version}: " + "; ".join(f"{c.name}: {c.finding}" for c in judged.failed),
-                where=report,
-                hint="`aisle registry promote --force REASON` promotes it all the same.",
-            )
-    promotion = Promotion(bundle.version, before, reason, verdict, note)
-    with trail(settings, who) as record:
-        store.make_champion(bundle.version, instead_of=before)
-        record(what="model.promote", subject=bundle.version, before={"champion": before}, after=promotion.entry())
+    try:
+        verdict = None
+        if judge is not None:
+            judged = judge(bundle)
+            verdict = judged.as_dict()
+            report = settings.reports_path / bundle.version / VERDICT_FILE
+            write_json(report, verdict)
+            if not judged.passed and before is None:
+                reason = THE_FIRST
+            elif not judged.passed:
+                raise _refusal(judged, report)
+        promotion = Promotion(bundle.version, before, reason, verdict, note)
+        with trail(settings, who) as record:
+            store.make_champion(bundle.version, instead_of=before)
+            record(what="model.promote", subject=bundle.version, before={"champion": before}, after=promotion.entry())
+    except CheckFailed as refused:
+        with trail(settings, who) as record:
+            record(what="model.promote.refuse", subject=bundle.version, after={"reason": refused.what})
+        raise
     return promotion
+
+
+def _refusal(judged: Verdict, report: Path) -> CheckFailed:
+    found = "; ".join(f"{one.name}: {one.finding}" for one in judged.failed)
+    hint = "`aisle registry promote --force REASON` promotes it all the same."
+    return CheckFailed(f"the gate refuses {judged.challenger}: {found}", where=report, hint=hint)
 
 
 def roll_back(settings: Settings, *, who: str, note: str | None = None, to: str | None = None) -> tuple[str, str]:
