@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 import structlog
@@ -32,6 +33,8 @@ pytest_plugins = ["servers"]  # PostgreSQL and Redis
 WITH_CONTAINERS = {
     f"tests/deploy/test_{name}.py" for name in ("airflow", "celery", "compose", "images", "monitoring")
 }
+PATIENCE_SECONDS = 60
+"""With a service on a machine that runs everything at once; five, as httpx has by itself, are little."""
 LONGEST = 4000
 """So many characters of what a test failed with are said at once; the whole comes at the end."""
 REAL_DATA = Path(__file__).parents[2] / "shared" / "rakuten"
@@ -62,6 +65,8 @@ class _Failures:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for function in (httpx.get, httpx.post, httpx.put, httpx.delete, httpx.request, httpx.Client.__init__):
+        function.__kwdefaults__ = {**(function.__kwdefaults__ or {}), "timeout": PATIENCE_SECONDS}
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Failures(terminal))

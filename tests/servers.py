@@ -27,7 +27,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-START_SECONDS = 30
+START_SECONDS = 120
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 

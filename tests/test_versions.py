@@ -45,7 +45,7 @@ class Checkout:
         environment |= {f"GIT_{role}_{what}": "t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", **self.variables}
         ran = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=280
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=800
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout + ran.stderr

@@ -17,7 +17,7 @@ from tests.deploy_tools import REPOSITORY
 from tests.servers import free_port
 
 AIRFLOW = REPOSITORY / ".venv-airflow" / "bin"
-START_SECONDS, RUN_SECONDS = 180, 1200
+START_SECONDS, RUN_SECONDS = 300, 1200
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tests.servers import free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SERVICES = ("apiserver", "scheduler", "dag-processor", "triggerer", "worker", "docker-worker")
-RUN_SECONDS = 300
+RUN_SECONDS = 900
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def verbs(docker: Engine, target: str, mounts: list[str], *commands: str) -> str
 
 
 def until_healthy(docker: Engine, container: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while (health := docker("inspect", "--format", "{{.State.Health.Status}}", container).strip()) != "healthy":
         running = docker("inspect", "--format", "{{.State.Running}}", container).strip()
         if running != "true" or time.monotonic() > deadline:
@@ -65,7 +65,7 @@ def until_healthy(docker: Engine, container: str) -> None:
 
 
 def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built 
 
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
 WATCHING = ("prometheus", "alertmanager", "pushgateway", "node-exporter")
-SECONDS = 120
+SECONDS = 300
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ class Processes:
 
     def run(self, *words: str | Path, cwd: Path, limit: int = 0, **variables: str | Path) -> Ran:
         with self.start(*words, cwd=cwd, limit=limit, **variables) as process:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
         return Ran(process.returncode, out, err)
 
 
@@ -129,7 +129,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 def wait_until(seen: Callable[[], object], process: subprocess.Popen[str]) -> None:
     """Look again and again until `seen`; it is a failure when the process ends first."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not seen():
         if process.poll() is not None:
             pytest.fail(f"the process ended first: {process.communicate()[1]}")

@@ -387,7 +387,7 @@ class TestAgain:
 class TestTutorial:
     """docs/tutorial.md as it is typed, in a shop of texts: enough of them for the gate, and learnt in seconds."""
 
-    @pytest.mark.timeout(900)
+    @pytest.mark.timeout(1800)
     def test_it_leads_from_a_run_to_a_retrained_model_and_back(self, processes: Processes, here: Path) -> None:
         write_sample(here / "data" / "raw", rows=2000, seed=0)
         (here / "data" / "raw" / IMAGES_ZIP).unlink()
@@ -437,7 +437,7 @@ class TestTutorial:
 
     def _type(self, processes: Processes, service: Service, folder: Path, *blocks: str) -> str:
         with self._typing(processes, service, folder, *blocks) as shell:
-            out, err = shell.communicate(timeout=400)
+            out, err = shell.communicate(timeout=900)
         assert shell.returncode == 0, err
         return out
 
