@@ -225,6 +225,7 @@ def test_what_the_pages_tell_to_type_works_as_it_is_typed(checkout: Checkout, bu
     assert Checkout(shop).facts()["rows"] == 300
 
 
+@pytest.mark.soak
 def test_a_catalogue_without_a_test_part_that_changes_outside_takes_the_way_that_the_page_shows(
     sample: Path, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ class TestSame:
         assert json.loads(ran.out)["rows"] == ROWS  # nothing of Ray's stands beside it
         check_same(pl.read_parquet(tmp_path / "out.parquet"), whole)
 
+    @pytest.mark.soak
     def test_parquet_in_and_csv_out_on_a_cluster_of_its_own(
         self, start: Start, table: Path, tmp_path: Path, whole: pl.DataFrame
     ) -> None:
@@ -202,6 +203,7 @@ class TestLosses:
         assert ran.code == 0, ran.err
         check_same(pl.read_parquet(output), whole)
 
+    @pytest.mark.soak
     def test_a_node_that_is_gone_loses_nothing(
         self, start: Start, nodes: Nodes, table: Path, tmp_path: Path, whole: pl.DataFrame
     ) -> None:

@@ -253,7 +253,7 @@ def test_a_service_is_nobody_in_particular_and_cannot_write_where_it_lives(appli
         assert "Read-only" in refused
 
 
-ROWS = 100_000
+ROWS = 40_000
 SECONDS = 600
 
 

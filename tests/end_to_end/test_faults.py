@@ -80,11 +80,7 @@ def sums(processes: Processes, sample: Path, tmp_path_factory: pytest.TempPathFa
 
 
 # The others, and two of them one after the other, are among the long runs.
-QUICK_MOMENTS = (
-    "when the first features are there",
-    "when the first stage is there",
-    "before the bundle is in the store",
-)
+QUICK_MOMENTS = ("when the first stage is there",)
 
 
 @pytest.mark.slow
@@ -232,7 +228,7 @@ class TestFullDisk:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "size", ["60k", pytest.param("1m", marks=pytest.mark.soak), "5m", pytest.param("20m", marks=pytest.mark.soak)]
+        "size", ["60k", *(pytest.param(size, marks=pytest.mark.soak) for size in ("1m", "5m", "20m"))]
     )
     def test_of_a_training(self, processes: Processes, sample: Path, disk: Disk, size: str) -> None:
         disk.resize(size)

@@ -343,6 +343,7 @@ def test_a_training_into_a_folder_of_its_own_is_logged_with_its_source(trained_s
     assert not (trained_shop / "models" / "serving.json").exists()
 
 
+@pytest.mark.soak
 def test_a_training_does_not_wait_for_an_mlflow_that_never_answers(shop: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:  # accepts, and says nothing
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"

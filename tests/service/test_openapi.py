@@ -44,7 +44,7 @@ from aisle.web.problems import Problem
 from aisle.web.serving import Address, serve_beside
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-ASK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+ASK = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PASSWORD = "correct horse battery"
 ROLES = {"anne": Role.ADMIN, "rita": Role.REVIEWER, "carl": Role.CLIENT}
 

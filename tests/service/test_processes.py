@@ -69,6 +69,7 @@ def test_a_rolling_restart_of_two_instances_behind_nginx_loses_nothing(shop: Sho
     assert set(load.statuses) == {200}, load.statuses
 
 
+@pytest.mark.soak
 def test_a_rolling_restart_of_two_instances_that_share_a_port_loses_nothing(shop: Shop, tokens: Running) -> None:
     shared = shop.with_settings(PORT=str(free_port()), SERVE_REUSE_PORT="true")
     with contextlib.ExitStack() as stack:
@@ -116,7 +117,10 @@ def test_a_rollback_is_followed_within_ten_seconds(
         assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("harm", [damaged, answering_wrongly, *MALFORMED])
+OTHER_HARMS = (answering_wrongly, *MALFORMED)  # without load, they are refused in test_champion.py
+
+
+@pytest.mark.parametrize("harm", [damaged, *(pytest.param(one, marks=pytest.mark.soak) for one in OTHER_HARMS)])
 def test_a_bad_bundle_is_refused_under_load_and_a_good_one_after_it_taken_over(
     shop: Shop, tokens: Running, bundle: Bundle, other_bundle: Bundle, harm: Harm
 ) -> None:
@@ -230,7 +234,7 @@ def test_a_request_under_way_is_answered_before_the_end(shop: Shop, tokens: Runn
         assert service.process.wait(30) == 0
 
 
-@pytest.mark.parametrize("service", ["serve", "auth"])
+@pytest.mark.parametrize("service", ["serve", pytest.param("auth", marks=pytest.mark.soak)])
 def test_a_request_that_never_ends_does_not_keep_a_service_longer_than_promised(shop: Shop, service: str) -> None:
     """With the longest drain that may be set; a platform kills after 30 seconds."""
     path, kind = {
