@@ -13,7 +13,7 @@ RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requireme
 
 .DEFAULT_GOAL := help
 .PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz bench \
-  bench-rivals bento airflow audit sbom licences docs reference \
+  bench-check bench-rivals bento airflow audit sbom licences docs reference \
   secrets init-airflow start stop restart logs env-example lock clean
 
 help:  ## Show this list.
@@ -75,6 +75,9 @@ fuzz: .venv-fuzz/.ready  ## Fuzz what reads what others send: TARGETS, each for 
 
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks
+
+bench-check: $(VENV)/.dev  ## Has anything become slower than benchmarks/accepted.json says? Part of test-full.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.check
 
 RIVALS := .venv-bentoml/.ready .venv-rivals/.ready .venv-rivals-mlserver/.ready
 bench-rivals: $(VENV)/.dev $(RIVALS)  ## Serving beside other ways to serve (docs/performance.md).

@@ -35,7 +35,7 @@ def run(options: Options) -> list[Figure]:
     originals = _photos(options.real_catalogue() / "full_size")
     ways = _ways(SIZE)
     figures = []
-    by_side = {side: [_enlarged(one, side) for one in originals] for side in SIDES[1:]} | {SIDES[0]: originals}
+    by_side = {side: [enlarged(one, side) for one in originals] for side in SIDES[1:]} | {SIDES[0]: originals}
     for side, photos in sorted(by_side.items()):
         found = _milliseconds(ways, photos)
         ratio = {name: _ratio(found[name], found[OURS]) for name in ways if name != OURS}
@@ -137,7 +137,7 @@ def _photos(folder: Path) -> list[bytes]:
     return found
 
 
-def _enlarged(photo: bytes, side: int) -> bytes:
+def enlarged(photo: bytes, side: int) -> bytes:
     from PIL import Image
 
     large = io.BytesIO()

@@ -8,7 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from benchmarks import check
 from benchmarks.networks import fewer_images, passes_of, product_figures
+
+from aisle.model.bundle import Bundle
 
 LIGHT_FIRST: tuple[tuple[str, float, dict[str, object]], ...] = (
     ("encoding images", 0.0, {"cached": 0, "to_encode": 12_000}),  # of all sides, by another encoder
@@ -69,3 +72,26 @@ def test_of_a_catalogue_with_fewer_images_every_title_stays(sample: Path, tmp_pa
     assert [row["designation"] for row in before] == [row["designation"] for row in after]
     assert sum(bool(row["imageid"]) for row in after) == 30
     assert (folder / "images.zip").samefile(sample / "images.zip")
+
+
+@pytest.mark.parametrize(("found", "are_slower"), [(1.0, []), (1.24, []), (1.26, ["titles"]), (0.1, [])])
+def test_slower_is_what_costs_a_quarter_more_than_was_accepted(found: float, are_slower: list[str]) -> None:
+    assert check.slower({"titles": found}, {"titles": 1.0}) == are_slower
+    assert ("SLOWER" in check.report({"titles": found}, {"titles": 1.0})) == bool(are_slower)
+
+
+def test_what_nobody_has_accepted_is_told() -> None:
+    assert check.slower({"titles": 0.5}, {}) == ["titles"]
+    assert "NOT ACCEPTED YET" in check.report({"titles": 0.5}, {})
+
+
+def test_a_ratio_is_that_of_the_processor_s_time() -> None:
+    pair = check.Pair("loops", lambda: sum(range(400_000)), lambda: sum(range(200_000)))
+    assert check.ratio(pair) == pytest.approx(2, rel=0.2)
+
+
+@pytest.mark.slow
+def test_nothing_is_slower_than_what_was_accepted(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make bench-check`, which says what to do where something is meant to cost more."""
+    code = check.main(["--model", str(bundle.path)])
+    assert code == 0, capsys.readouterr().out
