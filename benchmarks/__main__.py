@@ -28,6 +28,7 @@ from benchmarks import (
     service,
     shadow,
     startup,
+    training,
     unknown_types,
 )
 from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
@@ -35,6 +36,7 @@ from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "startup": startup.run,
     "real_catalogue": real_catalogue.run,
+    "training": training.run,
     "fusion": fusion.run,
     "image_models": image_models.run,
     "decoding": decoding.run,
@@ -64,9 +66,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--model",
         default="",
-        help="bulk, ray_bulk, service, shadow, console: a bundle, to train none",
+        help="bulk, ray_bulk, service, shadow, console, scale: a bundle, to train none",
     )
-    parser.add_argument("--up-to", type=int, default=100_000, help="scale: the most rows (default: 100,000)")
+    parser.add_argument(
+        "--up-to", type=int, default=100_000, help="scale, training: the most rows (default: 100,000)"
+    )
     parser.add_argument(
         "--images", type=int, default=0, help="networks: so many products have an image (default: all)"
     )

@@ -1,28 +1,33 @@
-"""Import, validate and prepare generated catalogues of 1,000 to 100,000 products: is time linear, memory flat?
+"""Import, validate, prepare and predict 1,000 to 100,000 generated products: is time linear, memory flat?
 
 Validate and prepare run again on the same rows without `images.zip`: what images add to the peak must not grow by
 more than the few facts that are kept of each. An import has images always, so there the whole peak is held to it.
+Predicted are the same products, titles, descriptions and images, by a bundle that learnt from 1,000 of them. Training
+is in `training`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log
+from pathlib import Path
 from statistics import linear_regression
 
 from benchmarks.measure import Figure, Options, Skipped, Timed, Workplace
 
 ROWS = (1_000, 3_000, 10_000, 30_000, 100_000)
 EXPONENT_GOAL = 1.05
+TABLE = "X_train_update.csv"
 BYTES_A_ROW_GOAL = 2_500  # the facts of an image and its entry in the directory of the zip; its file has 11,000
-VERBS, AGAIN = ("import", "validate", "prepare"), ("validate", "prepare")
+VERBS, AGAIN = ("import", "validate", "prepare", "predict"), ("validate", "prepare")
 
 
 def run(options: Options) -> list[Figure]:
     sizes = [rows for rows in ROWS if rows <= options.up_to]
     if len(sizes) < 2:
         raise Skipped(f"growth needs two sizes; --up-to {ROWS[1]} is the least")
-    measured = [_measure(rows) for rows in sizes]
+    with Workplace() as place:
+        measured = [_measure(rows, _model(place, options)) for rows in sizes]
     return [figure for rows, one in zip(sizes, measured, strict=True) for figure in _sizes(rows, one)] + [
         *_exponents(sizes, measured),
         *_growth(sizes, measured),
@@ -30,13 +35,27 @@ def run(options: Options) -> list[Figure]:
     ]
 
 
-def _measure(rows: int) -> dict[str, Timed]:
+def _model(place: Workplace, options: Options) -> Path:
+    """The bundle that predicts, trained once."""
+    if options.model:
+        return Path(options.model).resolve()
+    out = place.path / "bundle"
+    if not out.is_dir():
+        place.aisle("import", "--source", "sample", "--rows", str(ROWS[0]))
+        place.aisle("train", "--out", out)
+    return out
+
+
+def _measure(rows: int, model: Path) -> dict[str, Timed]:
     """Each verb with images, and those of `AGAIN` without, as `validate text`."""
     with Workplace() as place:
         found = {
             "import": place.aisle("import", "--source", "sample", "--rows", str(rows), "--json"),
             "validate": place.aisle("validate"),
             "prepare": place.aisle("prepare"),
+            "predict": place.aisle(
+                "predict", place.raw / TABLE, "--images", place.raw, "--output", "out.parquet", "--model", model
+            ),
         }
         (place.raw / "images.zip").unlink()
         text = place.path / "text"

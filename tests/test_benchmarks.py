@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from benchmarks import check
+from benchmarks import check, training
 from benchmarks.networks import fewer_images, passes_of, product_figures
 
 from aisle.model.bundle import Bundle
@@ -95,3 +95,25 @@ def test_nothing_is_slower_than_what_was_accepted(bundle: Bundle, capsys: pytest
     """`make bench-check`, which says what to do where something is meant to cost more."""
     code = check.main(["--model", str(bundle.path)])
     assert code == 0, capsys.readouterr().out
+
+
+def test_the_shares_of_a_training_are_those_of_what_was_told_last() -> None:
+    told = ("encoding images", "encoding images", "fitting models", "epoch", "trained")
+    events = zip(told, (0, 30, 40, 60, 100), strict=True)
+    start = datetime(2026, 11, 24, tzinfo=UTC)
+    lines = [{"event": event, "timestamp": (start + timedelta(seconds=at)).isoformat()} for event, at in events]
+    later = [{**lines[0], "timestamp": (start + timedelta(hours=1)).isoformat()}]  # of another training
+    found = training.shares_of("\n".join(map(json.dumps, lines + later)))
+    assert found == pytest.approx({"images": 0.4, "models": 0.2, "transformer": 0.4})
+
+
+def test_the_first_products_are_a_catalogue(sample: Path, tmp_path: Path) -> None:
+    fewer = training.first_products(sample, tmp_path / "fewer", 100)
+    for name in training.TABLES[:2]:
+        with (fewer / name).open(newline="") as stream:
+            assert len(list(csv.reader(stream))) == 101
+    assert (fewer / "images.zip").is_symlink()
+
+
+def test_time_that_grows_as_rows_do_has_the_exponent_one() -> None:
+    assert training.exponent({1000: 2.0, 10_000: 20.0, 100_000: 200.0}) == pytest.approx(1)

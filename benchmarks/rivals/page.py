@@ -33,6 +33,8 @@ RATIOS = {
     "throughput_over_original_16": "answers a second with 16 clients, over the original's way",
 }
 
+DOLLARS_A_CORE_HOUR = 0.0375
+"""As docs/scale.md has it: a sixteenth of a general-purpose machine of 16 cores, on demand."""
 RECORD = 5
 """Rounds of each contender, from which on the figures are worth keeping."""
 
@@ -114,14 +116,22 @@ def goals(entry: Entry) -> list[str]:
 
 
 def _throughput(entry: Entry) -> list[str]:
-    heads = ("answers a second", *(f"{n} client{'s' if n > 1 else ''}" for n in CLIENTS), "CPU ms", "CPU added ms")
+    clients = (f"{n} client{'s' if n > 1 else ''}" for n in CLIENTS)
+    heads = ("answers a second", *clients, "CPU ms", "CPU added ms", "$ for 1,000 products")
     rows = []
     for name in contenders(entry):
         at = 1 if name == BARE else WARM_CLIENTS
         added = "" if name == BARE else _value(entry, f"{name}_cpu_added_ms")
         cells = [_with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
-        rows.append((LABELS[name], *cells, _with_spread(entry, f"{name}_{at}_cpu_ms"), added))
+        cpu = f"{name}_{at}_cpu_ms"
+        cost = f"{cost_of_1000(entry['figures'][cpu]):.5f}" if cpu in entry["figures"] else ""
+        rows.append((LABELS[name], *cells, _with_spread(entry, cpu), added, cost))
     return _table(heads, rows)
+
+
+def cost_of_1000(cpu_ms: float) -> float:
+    """Dollars of a core's time for 1,000 requests of so many milliseconds of it: of a core that is always busy."""
+    return cpu_ms / 3600 * DOLLARS_A_CORE_HOUR
 
 
 def _latency(entry: Entry) -> list[str]:
