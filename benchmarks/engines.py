@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.measure import Figure, Options, Skipped
 
@@ -106,10 +106,11 @@ def _vgg16() -> tuple[bytes, Engine]:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     encoder = vgg16_encoder(lstm_vgg16("none").image)
-    called: Any = tf.function(lambda pixels: encoder(pixels, training=False))
+    called = tf.function(lambda pixels: encoder(pixels, training=False))
 
     def engine(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(called(pixels[np.newaxis].astype(np.float32)))[0]
+        features: NDArray[np.float32] = np.asarray(called(pixels[np.newaxis].astype(np.float32)))[0]
+        return features
 
     return vgg16_graph(encoder), engine
 
