@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import uvicorn
@@ -22,9 +22,9 @@ TEXT_SHARE, IMAGE_SHARE = 0.82, 0.18
 Say = Callable[[str, bytes], dict[str, Any]]
 
 
-def by_keras() -> Say:
+def networks() -> tuple[Any, Any]:
+    """The text network and the image network of the original, Keras models of random weights."""
     import keras
-    import numpy as np
     from keras import layers
 
     vgg16 = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
@@ -38,15 +38,27 @@ def by_keras() -> Say:
             layers.Dense(TYPES, activation="softmax"),
         ]
     )
+    return text_model, image_model
+
+
+def shares_of(titles: Sequence[str], images: Sequence[Any], text_model: Any, image_model: Any) -> Any:
+    """n x types: what one Keras `predict` of each network says, weighed. Images are paths or files."""
+    import keras
+    import numpy as np
+
+    numbers = [[1 + hash(word) % (WORDS - 1) for word in title.lower().split()[:LENGTH]] for title in titles]
+    words = keras.utils.pad_sequences(numbers, maxlen=LENGTH, padding="post")
+    pictures = [keras.utils.img_to_array(keras.utils.load_img(one, target_size=(SIDE, SIDE))) for one in images]
+    pixels = keras.applications.vgg16.preprocess_input(np.stack(pictures))
+    by_text, by_image = text_model.predict(words, verbose=0), image_model.predict(pixels, verbose=0)
+    return TEXT_SHARE * by_text + IMAGE_SHARE * by_image
+
+
+def by_keras() -> Say:
+    text_model, image_model = networks()
 
     def say(title: str, image: bytes) -> dict[str, Any]:
-        numbers = [1 + hash(word) % (WORDS - 1) for word in title.lower().split()[:LENGTH]]
-        words = keras.utils.pad_sequences([numbers], maxlen=LENGTH, padding="post")
-        picture = keras.utils.load_img(io.BytesIO(image), target_size=(SIDE, SIDE))
-        pixels = keras.applications.vgg16.preprocess_input(keras.utils.img_to_array(picture)[np.newaxis])
-        by_text = text_model.predict(words, verbose=0)
-        by_image = image_model.predict(pixels, verbose=0)
-        shares = TEXT_SHARE * by_text[0] + IMAGE_SHARE * by_image[0]
+        [shares] = shares_of([title], [io.BytesIO(image)], text_model, image_model)
         best = int(shares.argmax())
         return {"predicted": str(best), "confidence": float(shares[best])}
 
