@@ -12,7 +12,7 @@ RECIPE ?= light
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz bench \
+.PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz corpus bench \
   bench-check bench-rivals bento airflow audit sbom licences docs reference \
   secrets init-airflow start stop restart logs env-example lock clean
 
@@ -68,10 +68,17 @@ soak: $(VENV)/.dev  ## Long runs, by hand.
 # Each kind of input for so many seconds, one after the other; docs/security.md says what was found.
 TARGETS ?= text image zip csv form bundle token
 SECONDS ?= 120
+FUZZ := PYTHONPATH=../../src:../.. ../../.venv-fuzz/bin/python -m tests.attacks.fuzz
 fuzz: .venv-fuzz/.ready  ## Fuzz what reads what others send: TARGETS, each for SECONDS.
 	mkdir -p data/fuzz
+	cd data/fuzz && for target in $(TARGETS); do $(FUZZ) $$target -max_total_time=$(SECONDS) || exit; done
+
+corpus: .venv-fuzz/.ready  ## Fuzz, and keep the shortest inputs that reach code of their own in tests/attacks/corpus.
+	mkdir -p data/fuzz
 	cd data/fuzz && for target in $(TARGETS); do \
-	  PYTHONPATH=../../src:../.. ../../.venv-fuzz/bin/python -m tests.attacks.fuzz $$target -max_total_time=$(SECONDS) || exit; done
+	  mkdir -p $$target $$target-merged && $(FUZZ) $$target $$target -max_total_time=$(SECONDS) \
+	    && $(FUZZ) $$target -merge=1 $$target-merged $$target \
+	    && PYTHONPATH=../.. ../../.venv-fuzz/bin/python -m tests.attacks.corpus $$target $$target-merged || exit; done
 
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.attacks.corpus import kept
 from tests.attacks.targets import ALLOWED, SECONDS, TARGETS, Target
 
 SIGNED = ("bundle", "token")
@@ -50,6 +51,12 @@ def test_a_seed_is_understood(name: str) -> None:
     for seed in TARGETS[name].seeds():
         with contextlib.suppress(*ALLOWED) if name in SIGNED else contextlib.nullcontext():
             TARGETS[name].run(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_fuzzing_has_found_to_be_of_its_own_is_understood_or_refused(name: str) -> None:
+    for content in kept(name):
+        survives(TARGETS[name], content)
 
 
 @pytest.mark.parametrize("name", TARGETS)
