@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,6 +117,11 @@ class Workplace:
     def aisle(self, *arguments: str | Path) -> Timed:
         print("  aisle", *arguments, file=sys.stderr, flush=True)
         return timed([executable(), *arguments], cwd=self.path, env=self.environment)
+
+
+def on_cores(cores: Iterable[int], command: Sequence[str | Path]) -> list[str | Path]:
+    """`command` on these cores alone. (A function that runs between fork and exec would run among threads' locks.)"""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
 
 
 def executable() -> Path:

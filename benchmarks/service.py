@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.load import CONNECTION_ERROR, Connections, Outcome, arrive, saturate
-from benchmarks.measure import Figure, Options, Skipped, Workplace, executable
+from benchmarks.measure import Figure, Options, Skipped, Workplace, executable, on_cores
 
 SERVER_CORE, LOAD_CORE = 0, 1
 PRODUCTS = 200
@@ -251,12 +251,7 @@ def started(
     log = place.path / f"{words[0]}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [executable(), *words],
-            cwd=place.path,
-            env=environment,
-            stderr=stream,
-            text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),  # noqa: PLW1509
+            on_cores(cores, [executable(), *words]), cwd=place.path, env=environment, stderr=stream, text=True
         )
     try:
         while not (match := re.search(r" serving.* url=(\S+)", log.read_text())):

@@ -22,6 +22,7 @@ from statistics import median
 from typing import TypeVar
 
 from benchmarks.load import Connections, Outcome, arrive, saturate
+from benchmarks.measure import on_cores
 from benchmarks.rivals import processes
 from benchmarks.rivals.contenders import ENVIRONMENT, Contender
 from benchmarks.rivals.products import Shown, requests
@@ -99,10 +100,8 @@ def bare_round(variables: dict[str, str], lengths: Lengths) -> Round:
     quick = probe()
     started = time.time()
     words = [sys.executable, "-m", "benchmarks.rivals.bare", str(lengths.warm), str(2 * lengths.closed)]
-    done = subprocess.run(
-        words, env={**os.environ, **ENVIRONMENT, **variables}, capture_output=True, text=True, check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
-    )  # fmt: skip
+    environment = {**os.environ, **ENVIRONMENT, **variables}
+    done = subprocess.run(on_cores([SERVER_CORE], words), env=environment, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout.splitlines()[-1])
     outcome = Outcome(said["seconds"], elapsed=said["elapsed"])
     window = Window.of(outcome, said["cpu"])
@@ -183,8 +182,8 @@ def running(
     started = time.perf_counter()
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),  # noqa: PLW1509
+            on_cores([SERVER_CORE], words),
+            cwd=folder, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     try:
         yield Server(process, port, started, log, token)
