@@ -76,9 +76,8 @@ fuzz: .venv-fuzz/.ready  ## Fuzz what reads what others send: TARGETS, each for 
 corpus: .venv-fuzz/.ready  ## Fuzz, and keep the shortest inputs that reach code of their own in tests/attacks/corpus.
 	mkdir -p data/fuzz
 	cd data/fuzz && for target in $(TARGETS); do \
-	  mkdir -p $$target $$target-merged && $(FUZZ) $$target $$target -max_total_time=$(SECONDS) \
-	    && $(FUZZ) $$target -merge=1 $$target-merged $$target \
-	    && PYTHONPATH=../.. ../../.venv-fuzz/bin/python -m tests.attacks.corpus $$target $$target-merged || exit; done
+	  mkdir -p $$target && $(FUZZ) $$target $$target -max_total_time=$(SECONDS) \
+	    && PYTHONPATH=../.. ../../.venv-fuzz/bin/python -m tests.attacks.corpus $$target $$target || exit; done
 
 bench: $(VENV)/.dev  ## What the pages of figures state, measured on this machine.
 	$(BIN)/python -m benchmarks

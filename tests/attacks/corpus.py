@@ -1,6 +1,6 @@
 """Inputs that fuzzing found to reach code of their own, kept for every run of the tests: the shortest of each target.
 
-python -m tests.attacks.corpus TARGET FOLDER    # keep what lies in FOLDER; `make corpus` fills and merges one
+python -m tests.attacks.corpus TARGET FOLDER    # keep what lies in FOLDER, as `make corpus` does
 """
 
 from __future__ import annotations
