@@ -16,7 +16,10 @@ from tests.deploy_tools import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an image is built by whoever asks first
 
-TARGETS = ("data", "train", "predict", "serve", "auth", "airflow", "environment")
+TARGETS = (
+    *("data", "train", "predict", "serve", "auth", "airflow"),
+    pytest.param("environment", marks=pytest.mark.soak),  # the packages of the others together: some gigabytes
+)
 LOCKS = {"environment": "keras", "airflow": "airflow"}
 SERVICES = ("serve", "auth")
 MEGABYTE = 1_000_000
@@ -165,6 +168,7 @@ def test_the_image_of_predict_holds_the_worker_which_stops_when_it_is_told_to(do
             docker("rm", "--force", container)
 
 
+@pytest.mark.soak
 def test_the_whole_environment_has_every_tool(docker: Engine) -> None:
     image = docker.image("environment")
     line = (
