@@ -119,9 +119,17 @@ class S3:
         return [one["Key"] for one in found.get("Contents", [])]
 
     def remove_bucket(self) -> None:
-        for key in self.names():
-            self.client.delete_object(Bucket="shop", Key=key)
-        self.client.delete_bucket(Bucket="shop")
+        """With what is in it, and what is still being written to it by somebody who was stopped."""
+        while True:
+            for key in self.names():
+                self.client.delete_object(Bucket="shop", Key=key)
+            try:
+                self.client.delete_bucket(Bucket="shop")
+            except self.client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] != "BucketNotEmpty":
+                    raise
+            else:
+                return
 
     def stop(self) -> None:
         self.server.stop()

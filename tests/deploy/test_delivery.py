@@ -407,6 +407,7 @@ def test_a_release_without_notes_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_training_leaves_a_bundle_and_a_report_and_promotes_nothing(tmp_path: Path) -> None:
     aisle = str(Path(sys.executable).with_name("aisle"))
     environment = {"SOURCE": "sample", "RECIPE": "light", "ROWS": "540", "AISLE": aisle}

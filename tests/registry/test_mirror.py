@@ -352,6 +352,7 @@ def test_a_training_does_not_wait_for_an_mlflow_that_never_answers(shop: Path) -
     assert "MLflow does not have this run yet; logging goes on by itself" in ran.stderr
 
 
+@pytest.mark.soak
 def test_a_training_succeeds_though_mlflow_is_away(shop: Path) -> None:
     ran = aisle(shop, "train", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
     assert ran.returncode == 0, ran.stderr
