@@ -12,7 +12,7 @@ RECIPE ?= light
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz corpus bench \
+.PHONY: help run environment full-environment setup check check-deploy test test-full test-all test-containers soak fuzz corpus bench \
   bench-check bench-rivals bento airflow audit sbom licences docs reference \
   secrets init-airflow start stop restart logs env-example lock clean
 
@@ -47,6 +47,9 @@ TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready .venv-ful
 test-full: $(VENV)/.dev $(TOOLS)  ## What is slow, or needs an engine, a browser or a cluster.
 	$(PYTEST) -m "slow and not soak"
 
+test-all: $(VENV)/.dev $(TOOLS)  ## Both in one run, which takes less than one after the other.
+	$(PYTEST) -m "not soak"
+
 test-containers: $(VENV)/.dev $(TOOLS)  ## Part of test-full: what is built, started and deployed, with a real Docker engine.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "slow and not soak" tests/deploy
 
@@ -62,7 +65,7 @@ sbom: $(VENV)/.dev .venv-supply/.ready  ## The bill of materials of the environm
 licences: $(VENV)/.dev .venv-supply/.ready  ## The licence of every dependency; fails for one that pyproject.toml does not list.
 	$(PYTHON) deploy/supply.py licences .venv-supply/bin/pip-licenses $(BIN)/python
 
-soak: $(VENV)/.dev  ## Long runs, by hand.
+soak: $(VENV)/.dev $(TOOLS)  ## Long runs, by hand: hours.
 	$(BIN)/pytest -m soak --timeout 3600
 
 # Each kind of input for so many seconds, one after the other; docs/security.md says what was found.

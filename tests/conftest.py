@@ -30,7 +30,7 @@ from aisle.training.train import train
 
 pytest_plugins = ["servers"]  # PostgreSQL and Redis
 
-WITH_CONTAINERS = {f"tests/deploy/test_{name}.py" for name in ("celery", "compose", "images", "monitoring")}
+WITH_CONTAINERS = {f"tests/deploy/test_{name}.py" for name in ("compose", "images", "monitoring")}
 PATIENCE_SECONDS = 60
 """With a service on a machine that runs everything at once; five, as httpx has by itself, are little."""
 LONGEST = 4000

@@ -216,6 +216,7 @@ class TestLosses:
         assert ran.code == 0, ran.err
         check_same(pl.read_parquet(output), whole)
 
+    @pytest.mark.soak
     def test_a_bucket_that_vanishes_is_one_error_and_it_goes_on_when_it_is_back(
         self, start: Start, s3: S3, table: Path, tmp_path: Path, whole: pl.DataFrame
     ) -> None:

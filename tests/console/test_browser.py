@@ -274,7 +274,7 @@ def test_without_a_script_everything_works(browser: Browser, shop: Site, photo: 
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.soak)])
 def test_no_page_shuts_anybody_out_or_is_wider_than_its_window(page: Page, shop: Site, scheme: str) -> None:
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     for address in (*PAGES, _a_job(page), "/console/sign-in"):

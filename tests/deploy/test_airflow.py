@@ -186,7 +186,7 @@ def first_model_comes_back(pipeline: dict[str, str], version: str, folder: Path)
     assert Bundle.load(folder / "data" / "model").version == version
 
 
-@pytest.mark.soak  # Celery's test runs tasks in containers every time, and test_images.py a product's whole way
+@pytest.mark.soak  # every time test_images.py goes a product's whole way in containers
 def test_with_containers_it_runs_twice_and_once_more_with_the_original_s_model(
     docker: Engine, pipeline: dict[str, str], tmp_path: Path
 ) -> None:

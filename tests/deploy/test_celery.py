@@ -15,7 +15,7 @@ from tests.deploy.engine import Engine
 from tests.deploy_tools import REPOSITORY
 from tests.servers import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]  # Airflow has seven services, and its image 250 packages
 
 SERVICES = ("apiserver", "scheduler", "dag-processor", "triggerer", "worker", "docker-worker")
 RUN_SECONDS = 900

@@ -97,7 +97,7 @@ class Traffic:
 
     def _list(self) -> None:
         with httpx.Client(timeout=30) as http:
-            while not self._stop.wait(0.01):  # leaves the machine some room for all that runs beside
+            while not self._stop.wait(0.03):  # leaves the machine some room for all that runs beside
                 number = next(self._numbers)
                 one = self.listings[number % len(self.listings)]
                 body = {"designation": one.title, "description": one.description}

@@ -388,6 +388,7 @@ class TestTutorial:
     """docs/tutorial.md as it is typed, in a shop of texts: enough of them for the gate, and learnt in seconds."""
 
     @pytest.mark.timeout(1800)
+    @pytest.mark.soak
     def test_it_leads_from_a_run_to_a_retrained_model_and_back(self, processes: Processes, here: Path) -> None:
         write_sample(here / "data" / "raw", rows=2000, seed=0)
         (here / "data" / "raw" / IMAGES_ZIP).unlink()
