@@ -76,7 +76,7 @@ def test_a_challenger_that_the_gate_refuses_does_not_become_champion(
     report = json.loads(Path(refused.value.where).read_text())
     assert (report["challenger"], report["champion"], report["passed"]) == (unsure.version, champion, False)
     assert store.serving().champion == champion
-    assert [one.what for one in trail()] == ["model.register"]
+    assert [one.what for one in trail()] == ["model.register", "model.promote.refuse"]
 
 
 def test_force_promotes_for_a_reason_that_is_recorded_and_rollback_undoes_it(
