@@ -80,7 +80,9 @@ def unimpressed(service: Running, client: httpx.Client, what: str) -> Iterator[C
     assert answer(client) == before
     grown, most = resident(service) - memory[-1], sum(memory_of(process, "VmHWM") for process in family(service))
     more = most - memory[0]
-    print(f"\n{what}; longest stall {max(waits):.1f} s, grown by {grown} MiB since half-time, peak {most} MiB ({more:+})")
+    print(
+        f"\n{what}; longest stall {max(waits):.1f} s, grown by {grown} MiB since half-time, peak {most} MiB ({more:+})"
+    )
     assert max(waits) < LONGEST_STALL
     assert grown < GROWTH
     assert most < MOST_MEMORY

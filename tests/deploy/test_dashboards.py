@@ -294,6 +294,14 @@ class Customers:
         enough = self.listed + count
         wait_for(lambda: self.listed >= enough)
 
+    def see_agreement(self) -> bool:
+        """Has the shadow said the same as the champion of a product?"""
+        lines = httpx.get(f"{self._url}/metrics").text.splitlines()
+        return any(
+            one.startswith('aisle_shadow_agreement_total{agrees="yes"}') and float(one.split()[-1]) > 0
+            for one in lines
+        )
+
     def _go(self) -> None:
         with httpx.Client(base_url=self._url, timeout=30) as http:
             for number, (title, description) in enumerate(itertools.cycle(self._products)):
@@ -319,7 +327,8 @@ class Customers:
 def experiment(shop: Shop, challenger: str, customers: Customers) -> None:
     """A shadow that is stopped by hand, and a canary that goes on."""
     run(shop, "experiment", "start", "shadow", "--challenger", challenger)
-    customers.list_more(100)
+    wait_for(customers.see_agreement)  # it may start long after they go on, and drop what is too much
+    customers.list_more(50)
     run(shop, "experiment", "stop")
     run(shop, "experiment", "start", "canary", "--challenger", challenger, "--share", "0.5")
     customers.list_more(50)
