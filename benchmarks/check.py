@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 
 ACCEPTED = Path(__file__).with_name("accepted.json")
-ROUNDS = 5
+ROUNDS = 3
 SLOWER = 1.25
 """So many times the accepted ratio is too much. Between two runs on one busy machine they differ by a tenth."""
 REGRESSED = 4

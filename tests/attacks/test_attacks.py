@@ -36,8 +36,8 @@ SECONDS = 45
 LONGEST_STALL = 10.0
 """Seconds, on a machine that does other things, too; a single codec or image took minutes before."""
 MOST_MORE, GROWTH = 600, 250
-"""MiB of the service and its worker: at their peaks more than before, and at the end more than at half-time. One image
-may take 229."""
+"""MiB of the service and its worker: at their peaks more than before, and at the end more than at half-time. One
+image may take 229."""
 
 
 @pytest.fixture(scope="module")
