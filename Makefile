@@ -12,7 +12,7 @@ RECIPE ?= light
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run environment full-environment setup check check-deploy test test-full test-all test-containers soak fuzz corpus bench \
+.PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz corpus bench \
   bench-check bench-rivals bento airflow audit sbom licences docs reference \
   secrets init-airflow start stop restart logs env-example lock clean
 
@@ -46,9 +46,6 @@ check-deploy: $(VENV)/.dev .venv-deploy/.ready  ## Containers, manifests, workfl
 TOOLS := .venv-deploy/.ready .venv-airflow/.ready .venv-bentoml/.ready .venv-full/.ready
 test-full: $(VENV)/.dev $(TOOLS)  ## What is slow, or needs an engine, a browser or a cluster.
 	$(PYTEST) -m "slow and not soak"
-
-test-all: $(VENV)/.dev $(TOOLS)  ## Both in one run, which takes less than one after the other.
-	$(PYTEST) -m "not soak"
 
 test-containers: $(VENV)/.dev $(TOOLS)  ## Part of test-full: what is built, started and deployed, with a real Docker engine.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "slow and not soak" tests/deploy

@@ -366,7 +366,7 @@ def running_shop(place: Path) -> Iterator[Watched]:
         yield Watched(url)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_every_query_of_every_dashboard_returns_data(tmp_path: Path) -> None:
     with running_shop(tmp_path) as watched:
