@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.monitoring.conftest import observations, reference_of
 
-from aisle.monitoring.labels import from_confidence, from_labels
+from aisle.monitoring.labels import Interval, from_confidence, from_labels
 from aisle.store.predictions import Decided, Label
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -79,6 +79,32 @@ def test_weighted_f1_is_scikit_learns_where_every_label_weighs_the_same() -> Non
     assert found.weighted_f1 is not None
     assert found.weighted_f1.value == pytest.approx(f1_score(true, guessed, average="weighted"))
     assert found.weighted_f1.low < found.weighted_f1.value < found.weighted_f1.high
+
+
+def test_the_interval_of_weighted_f1_is_that_of_resamples_within_each_decision() -> None:
+    chance = np.random.default_rng(2)
+    given = [
+        Label(NOW, str(true if chance.random() < right else chance.integers(6)), 0.5, decision, str(true))
+        for decision, right, count in (("accept", 0.95, 150), ("review", 0.4, 60))
+        for true in (6 * chance.random(count) ** 2).astype(int)
+    ]
+    decided = {"accept": Decided(700, 0.97), "review": Decided(300, 0.6)}
+
+    def weighted_f1(of: list[Label]) -> Interval:
+        found = from_labels(of, decided)
+        assert found is not None
+        assert found.weighted_f1 is not None
+        return found.weighted_f1
+
+    resampled = [
+        weighted_f1(
+            [given[k] for first, last in ((0, 150), (150, 210)) for k in chance.integers(first, last, last - first)]
+        )
+        for _ in range(1000)
+    ]
+    low, high = np.percentile([one.value for one in resampled], [2.5, 97.5])
+    found = weighted_f1(given)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
 
 
 def test_of_a_handful_of_labels_there_is_no_f1() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from aisle.auth.bootstrap import FirstAdmin, bootstrap_admin
 from aisle.auth.keyset import fetch_keys
 from aisle.auth.serve import open_accounts
 from aisle.auth.tokens import TokenPolicy, Verifier
+from aisle.errors import AisleError
 from aisle.logs import LogFile, get_logger, setup_logging
 from aisle.processes import follow_parent, give_back_memory
 from aisle.registry.bundles import BundleStore
@@ -22,6 +24,8 @@ from aisle.settings import Settings, get_settings, override
 from aisle.store.engine import open_database
 from aisle.store.migrate import migrate
 from aisle.web.serving import Address, serve_app, serve_beside, serve_in_workers
+
+TRY_AGAIN_SECONDS = 2.0
 
 
 def serve(settings: Settings) -> None:
@@ -82,9 +86,18 @@ def open_service(settings: Settings) -> FastAPI:
     return create_app(champion, engine, Verifier(keys, TokenPolicy.of(settings)), settings)
 
 
-def worker() -> FastAPI:
-    """The application of one of several processes, which has only the environment to go by."""
+def worker(*, sleep: Callable[[float], object] = time.sleep) -> FastAPI:
+    """The application of one of several processes, which has only the environment to go by.
+
+    Where it cannot serve, because the database is away just now, say, it says so in one line and ends; the first
+    process starts another one. Hence the pause: a start takes seconds of a core.
+    """
     follow_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))  # as if told to stop
     settings = get_settings()
     setup_logging(LogFile.SERVING, settings.logs_path, level=settings.log_level)
-    return open_service(settings)
+    try:
+        return open_service(settings)
+    except AisleError as error:
+        get_logger(__name__).error("a worker cannot serve yet", reason=str(error))
+        sleep(TRY_AGAIN_SECONDS)
+        raise SystemExit(1) from None
