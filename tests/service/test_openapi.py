@@ -49,6 +49,15 @@ PASSWORD = "correct horse battery"
 ROLES = {"anne": Role.ADMIN, "rita": Role.REVIEWER, "carl": Role.CLIENT}
 
 
+LED_TO = {
+    "predictions": {
+        "POST /feedback", "GET /batches/{batch_id}", "GET /batches/{batch_id}/results",
+        "POST /batches/{batch_id}/cancel", "DELETE /batches/{batch_id}",
+    },
+    "tokens": {"POST /token/refresh", "POST /token/revoke"},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Services:
     tokens: str
@@ -128,6 +137,52 @@ def test_of_10_000_cases_of_every_route_and_role_none_is_a_failure_of_ours(servi
     print(f"\n{asked.total()} cases of {len(operations)} routes: {dict(sorted(asked.items()))}")
     assert asked.total() >= 10_000
     assert httpx.get(f"{services.predictions}/readyz").status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["predictions", "tokens"])
+def test_what_one_answer_leads_to_is_no_failure_of_ours(
+    services: Services, headers: dict[str, str], name: str
+) -> None:
+    asked = go_on(services, name, headers, sequences=25, steps=6)
+    assert {label for label, after in asked if after} >= LED_TO[name]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["predictions", "tokens"])
+def test_of_5_000_sequences_none_ends_in_a_failure_of_ours(services: Services, name: str) -> None:
+    asked: Counter[tuple[str, str]] = Counter()
+    for headers in [*(services.headers(one) for one in ROLES), {}]:
+        asked += go_on(services, name, headers, sequences=1250, steps=10)
+    print(f"\n{asked.total()} requests in sequences: {dict(sorted(asked.items()))}")
+    assert httpx.get(f"{services.predictions}/readyz").status_code == 200
+
+
+def go_on(
+    services: Services, name: str, headers: dict[str, str], *, sequences: int, steps: int
+) -> Counter[tuple[str, str]]:
+    """Ask, and ask what the answers lead to: how often each route was asked, by the one whose answer led there."""
+    asked: Counter[tuple[str, str]] = Counter()
+    document = schemathesis.openapi.from_url(f"{getattr(services, name)}/openapi.json")
+
+    class Client(document.as_state_machine()):  # type: ignore[misc]
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"headers": headers}
+
+        def step(self, input: Any) -> Any:
+            led = "" if input.transition is None else input.transition.id
+            asked[input.case.operation.label, led] += 1
+            return super().step(input)
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            assert response.status_code < 500 or response.status_code == 503, case.as_curl_command()
+
+    how = settings(
+        max_examples=sequences, stateful_step_count=steps, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    Client.run(settings=how)
+    return asked
 
 
 def ask_often(operation: Any, headers: dict[str, str], mode: GenerationMode, count: int, asked: Counter[str]) -> None:

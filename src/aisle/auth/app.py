@@ -30,7 +30,14 @@ from aisle.settings import Settings
 from aisle.store import users
 from aisle.store.engine import reading
 from aisle.web.address import Network, client_address, networks
-from aisle.web.answers import answer_with_problems, answered, documented, problem_answer, too_many_requests
+from aisle.web.answers import (
+    Link,
+    answer_with_problems,
+    answered,
+    documented,
+    problem_answer,
+    too_many_requests,
+)
 from aisle.web.draining import Draining
 from aisle.web.limits import Counter, Throttled
 from aisle.web.metrics import LIMITS_DEGRADED, from_zero
@@ -41,10 +48,17 @@ from aisle.web.requests import RequestMiddleware, add_headers, note
 MAX_BODY = 16 << 10
 _NO_STORE = "no-store"
 _FORM_PROBLEMS = (Problem.FIELD_MISSING, Problem.FIELD_TOO_LONG, Problem.FIELD_INVALID, Problem.BODY_TOO_LARGE)
-_SIGN_IN_ANSWERS = answered(A_TOKEN) | documented(
+_RENEWABLE = "$response.body#/refresh_token"
+_LEADS_TO = {
+    "renew": Link("post", "/token/refresh", body={"refresh_token": _RENEWABLE}),
+    "revoke": Link("post", "/token/revoke", body={"token": _RENEWABLE}),
+}
+_SIGN_IN_ANSWERS = answered(A_TOKEN, leads_to=_LEADS_TO) | documented(
     Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, *_FORM_PROBLEMS, Problem.UNAVAILABLE
 )
-_RENEWAL_ANSWERS = answered(A_TOKEN) | documented(Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
+_RENEWAL_ANSWERS = answered(A_TOKEN, leads_to=_LEADS_TO) | documented(
+    Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE
+)
 _REVOKED = {"status": "revoked"}
 _REVOCATION_ANSWERS = answered(_REVOKED) | documented(*_FORM_PROBLEMS, Problem.UNAVAILABLE)
 _ME_ANSWERS = answered({"name": "anne", "kind": "person", "role": "reviewer"}) | documented(

@@ -6,6 +6,7 @@ What a client sent is never repeated: it may hold a password.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -113,11 +114,33 @@ def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
     return answers
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A route that an answer leads to, and what of the answer it is asked with (runtime expressions of OpenAPI)."""
+
+    method: str
+    path: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, str] = field(default_factory=dict)
+
+    def as_openapi(self) -> dict[str, Any]:
+        path = self.path.replace("~", "~0").replace("/", "~1")
+        asked = {"parameters": dict(self.parameters), "requestBody": dict(self.body)}
+        return {"operationRef": f"#/paths/{path}/{self.method}", **{name: one for name, one in asked.items() if one}}
+
+
 def answered(
-    example: object, *, status: int = HTTPStatus.OK, media_type: str = "application/json"
+    example: object,
+    *,
+    status: int = HTTPStatus.OK,
+    media_type: str = "application/json",
+    leads_to: Mapping[str, Link] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """What FastAPI's `responses` wants, with an example of what is answered where nothing is refused."""
-    return {int(status): {"content": {media_type: {"example": example}}}}
+    answer: dict[str, Any] = {"content": {media_type: {"example": example}}}
+    if leads_to:
+        answer["links"] = {name: link.as_openapi() for name, link in leads_to.items()}
+    return {int(status): answer}
 
 
 PROBLEM_SCHEMA: dict[str, Any] = {

@@ -25,7 +25,7 @@ from aisle.service.parts import Parts, TheParts
 from aisle.store import batches
 from aisle.store.batches import Batch, BatchState, NewBatch
 from aisle.store.engine import reading, writing
-from aisle.web.answers import answered, documented
+from aisle.web.answers import Link, answered, documented
 from aisle.web.problems import Problem, Refusal
 from aisle.web.requests import note
 
@@ -118,7 +118,14 @@ _CREATE = (
     Problem.FIELD_INVALID, Problem.FIELD_TOO_LONG, Problem.REPEATED_FIELD, Problem.BATCH_WITHOUT_TABLE,
     Problem.BATCH_TABLE_KIND, Problem.BATCH_LOCATION, Problem.IDEMPOTENCY_KEY_USED,
 )  # fmt: skip
-_CREATED = answered(_EXAMPLE, status=202) | documented(*_CREATE)
+_ITSELF = {"batch_id": "$response.body#/id"}
+_LEADS_TO = {
+    "progress": Link("get", PATH + "/{batch_id}", _ITSELF),
+    "results": Link("get", PATH + "/{batch_id}/results", _ITSELF),
+    "cancel": Link("post", PATH + "/{batch_id}/cancel", _ITSELF),
+    "delete": Link("delete", PATH + "/{batch_id}", _ITSELF),
+}
+_CREATED = answered(_EXAMPLE, status=202, leads_to=_LEADS_TO) | documented(*_CREATE)
 _LISTED = answered({"batches": [_EXAMPLE], "next": None}) | documented(*_ASKED, Problem.FIELD_INVALID)
 _CSV = (
     "index,predicted,label,confidence,decision,top_k,model_version,error\n"
@@ -135,9 +142,7 @@ BatchId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 router = APIRouter(tags=["batches"])
 
 
-@router.post(
-    PATH, status_code=202, openapi_extra=_BODY, responses=answered(_EXAMPLE, status=202) | documented(*_CREATE)
-)
+@router.post(PATH, status_code=202, openapi_extra=_BODY, responses=_CREATED)
 async def create_batch(
     request: Request,
     response: Response,
@@ -221,9 +226,7 @@ def _add(
     return earlier, False
 
 
-@router.get(
-    PATH, responses=answered({"batches": [_EXAMPLE], "next": None}) | documented(*_ASKED, Problem.FIELD_INVALID)
-)
+@router.get(PATH, responses=_LISTED)
 def list_batches(
     parts: TheParts,
     who: SignedIn,

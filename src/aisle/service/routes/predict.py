@@ -24,8 +24,8 @@ from aisle.service.parts import Parts, TheParts
 from aisle.service.shedding import overloaded
 from aisle.service.uploads import PRODUCT_BODY, UPLOAD_PROBLEMS, Upload, read_product, refusal_of
 from aisle.store.predictions import PredictionRecord
+from aisle.web.answers import Link, documented
 from aisle.web.answers import answered as answered_with
-from aisle.web.answers import documented
 from aisle.web.problems import Problem, language_of
 from aisle.web.requests import note
 
@@ -73,7 +73,13 @@ _ANSWER = {
     "prediction_id": "0c8d5e6f7a8b4c9d0e1f2a3b4c5d6e7f",
     "request_id": "4f9b1c0c5a0d4b0d8f5b6f0a3a1d2c3e",
 }
-_ANSWERS = answered_with(_ANSWER) | documented(*_PROBLEMS)
+_SAID = "$response.body#/{}"
+_LEADS_TO = {
+    "correct": Link(
+        "post", "/feedback", body={"prediction_id": _SAID.format("prediction_id"), "type": _SAID.format("predicted")}
+    )
+}
+_ANSWERS = answered_with(_ANSWER, leads_to=_LEADS_TO) | documented(*_PROBLEMS)
 
 router = APIRouter(tags=["predict"])
 
