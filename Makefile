@@ -11,6 +11,10 @@ RECIPE ?= light
 # (`full` learns in an environment of its own: make full-environment.)
 RUN_LOCK := $(if $(filter lstm-vgg16,$(RECIPE)),requirements/keras.txt,requirements.txt)
 
+# Compiled modules are kept, whatever the machine's habit is: without, each process compiles a thousand of them again, which
+# is most of the start of a service.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run environment full-environment setup check check-deploy test test-full test-containers soak fuzz corpus bench \
   bench-check bench-rivals bento airflow audit sbom licences docs reference \

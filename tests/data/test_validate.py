@@ -98,3 +98,53 @@ def test_other_code_that_looks_at_the_files_is_another_fingerprint(
     assert fingerprint(raw) == before
     monkeypatch.setattr("aisle.data.validate.sources_hash", lambda package: f"other {package.__name__}")
     assert fingerprint(raw) != before
+
+
+class TestChecked:
+    """Tables of products whose types somebody looked at: learnt like the others."""
+
+    def checked(self, folder: Path, table: str, name: str = "checked_phone.csv") -> pl.DataFrame:
+        raw = small_shop(folder / "raw", image_ids=False)
+        (raw / name).write_text(table)
+        validate(raw, folder / "out", options=ContractOptions(max_bad=1))
+        return pl.read_parquet(folder / "out" / "products.parquet")
+
+    def test_they_are_rows_like_the_others_with_full_weight(self, tmp_path: Path) -> None:
+        found = self.checked(tmp_path, "index,designation,description,prdtypecode\n7,Écharpe,En laine,A\n")
+        assert len(found) == 41
+        last = found.row(-1, named=True)
+        assert (last["title"], last["description"], last["type_code"], last["weight"]) == (
+            "Écharpe",
+            "En laine",
+            "A",
+            "1",
+        )
+
+    def test_a_key_of_the_catalogue_may_come_again_and_one_of_the_table_may_not(self, tmp_path: Path) -> None:
+        found = self.checked(tmp_path, "index,designation,prdtypecode\n7,a shirt,A\n7,another one,A\n")
+        assert found["key"].to_list()[-1] == "|checked_phone:7"
+        quarantine = pl.read_csv(tmp_path / "out" / "quarantine.csv", infer_schema=False)
+        assert quarantine["reasons"].to_list() == ["key_duplicate"]
+
+    def test_a_type_that_the_catalogue_has_not_is_a_fault_of_the_row(self, tmp_path: Path) -> None:
+        raw = small_shop(tmp_path / "raw", image_ids=False)
+        (raw / "product_types.csv").write_text("prdtypecode,label\nA,Pommes\nB,Poires\n")
+        (raw / "checked_phone.csv").write_text("index,designation,prdtypecode\n1,a shirt,C\n,no key,A\n")
+        result = validate(raw, tmp_path / "out", options=ContractOptions(max_bad=1))
+        assert result.reasons == {"key_missing": 1, "label_unknown": 1, "product_id_missing": 1}
+
+    @pytest.mark.parametrize("missing", ["index", "designation", "prdtypecode"])
+    def test_a_table_without_a_column_that_it_needs_is_refused_by_name(self, tmp_path: Path, missing: str) -> None:
+        table = "index,designation,prdtypecode\n7,a shirt,A\n".replace(missing, "other")
+        with pytest.raises(CatalogError, match=r"checked_phone\.csv: has no column"):
+            self.checked(tmp_path, table)
+
+    def test_another_one_makes_the_folder_another_catalogue(self, tmp_path: Path) -> None:
+        raw = small_shop(tmp_path / "raw", image_ids=False)
+        before = fingerprint(raw)
+        (raw / "checked_phone.csv").write_text("index,designation,prdtypecode\n7,a shirt,A\n")
+        assert fingerprint(raw) != before
+
+    def test_what_is_there_to_measure_on_is_not_learnt_from(self, tmp_path: Path) -> None:
+        table = "index,designation,prdtypecode\n7,a shirt,A\n"
+        assert len(self.checked(tmp_path, table, "gold_dev.csv")) == 40

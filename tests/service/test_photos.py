@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from aisle.catalog import Decision
 from aisle.clock import utc_now
 from aisle.service import photos as making
 from aisle.service.batching import BatchingQueue
-from aisle.service.photos import SIDE, Photos
+from aisle.service.photos import SHARE, SIDE, Photos
 from aisle.service.recorder import FORGET_EVERY, PHOTOS_STAY, Recorder
 from aisle.store import photos, predictions, reviews
 from aisle.store.engine import reading, writing
@@ -147,6 +149,30 @@ def test_a_damaged_image_does_not_hold_up_the_next_one(service: Service, photo: 
 
     asyncio.run(work())
     assert (outcomes("damaged") - before[0], outcomes("made") - before[1]) == (1, 1)
+
+
+def test_after_each_photo_the_predictions_have_the_time_to_themselves(
+    service: Service, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    clock = itertools.count(step=2)  # a photo takes two seconds
+    monkeypatch.setattr(making, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    async def work() -> None:
+        queue = BatchingQueue(service.champion, size=1, batch=1, seconds=1)
+        recorder = Recorder(service.engine, keep=timedelta(1))
+        making_them = Photos(queue, recorder, wanted=True, clock=utc_now, rest=rest)
+        making_them.start()
+        making_them.keep("f" * 32, photo)
+        await asyncio.wait_for(making_them.idle.wait(), 30)
+        await making_them.stop()
+        await queue.stop()
+
+    asyncio.run(work())
+    assert rests == [pytest.approx(2 * (1 / SHARE - 1))]
 
 
 def test_all_photos_together_have_so_much_room(start_service: Starter) -> None:

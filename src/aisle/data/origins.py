@@ -267,7 +267,7 @@ def is_catalogue_file(name: str) -> bool:
     """Whether a catalogue has a file of this name; such a name never leads outside its folder."""
     top, _, below = name.partition("/")
     if not below:
-        return name in KNOWN_FILES or fnmatchcase(name, raw.GOLD_PATTERN)
+        return name in KNOWN_FILES or any(fnmatchcase(name, one) for one in (raw.CHECKED_PATTERN, raw.GOLD_PATTERN))
     is_image = PurePosixPath(below).suffix.lower() in SUFFIXES
     return top in raw.IMAGE_FOLDERS and is_image and _is_inside(below)
 

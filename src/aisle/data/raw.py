@@ -5,7 +5,8 @@
     X_test_update.csv     as X_train_update.csv                                 optional: products without a type
     images.zip            …/image_train/…, …/image_test/…                       or the folders of these names
     label_agreement.csv   "", agreement                                         optional: a weight in (0, 1] a row
-    gold_*.csv            index, designation, …, prdtypecode                    optional: officially labelled rows
+    checked_*.csv         index, designation, …, prdtypecode                    optional: more to learn from, checked
+    gold_*.csv            index, designation, …, prdtypecode                    optional: to measure on, never learnt
     product_types.csv     prdtypecode, label                                    optional: the names of the types
     product_type_changes.csv   prdtypecode, becomes                             optional: what became of earlier types
 
@@ -31,7 +32,7 @@ LABELS_FILE = "Y_train_CVw08PX.csv"
 TEST_FILE = "X_test_update.csv"
 AGREEMENT_FILE = "label_agreement.csv"
 IMAGES_ZIP, IMAGE_FOLDERS = images.IMAGES_ZIP, images.IMAGE_FOLDERS
-GOLD_PATTERN = "gold_*.csv"
+CHECKED_PATTERN, GOLD_PATTERN = "checked_*.csv", "gold_*.csv"
 
 image_stem = images.image_stem
 
@@ -55,6 +56,11 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "agreement": "weight",
     }
 )
+
+
+def checked_tables(folder: Path) -> list[Path]:
+    """The tables of products whose types somebody looked at."""
+    return sorted(folder.glob(CHECKED_PATTERN))
 
 
 def own_names(path: Path) -> dict[str, str]:

@@ -175,7 +175,7 @@ def ensure_validated(
 def fingerprint(raw_folder: Path) -> str:
     """A hash of the names, sizes and times of the catalogue's files, and of the code that looks at them."""
     known = [*raw.REQUIRED_FILES, *raw.OPTIONAL_FILES, raw.IMAGES_ZIP]
-    paths = [raw_folder / name for name in known]
+    paths = [*(raw_folder / name for name in known), *raw.checked_tables(raw_folder)]
     for name in raw.IMAGE_FOLDERS:
         paths += sorted((raw_folder / name).rglob("*"))
     stats = [
@@ -186,8 +186,15 @@ def fingerprint(raw_folder: Path) -> str:
     return sha256_json([sources_hash(inputs), sources_hash(data), str(raw_folder.resolve()), stats])
 
 
+COLUMNS = ("key", "title", "description", "product_id", "image_id", "type_code", "weight")
+
+
 def read_labelled(raw_folder: Path) -> pl.DataFrame:
-    """The training rows with their type and weight, one row each, all text: key, title, description, …"""
+    """The training rows with their type and weight, one row each, all text: `COLUMNS`."""
+    return pl.concat([_read_main(raw_folder), *map(_read_checked, raw.checked_tables(raw_folder))])
+
+
+def _read_main(raw_folder: Path) -> pl.DataFrame:
     products = raw.read_products(raw_folder / raw.TRAIN_FILE)
     labels = raw.read_products(raw_folder / raw.LABELS_FILE, required=("key", "type_code"))
     table = _join_by_key(products, labels, "type_code", raw_folder / raw.LABELS_FILE)
@@ -197,10 +204,20 @@ def read_labelled(raw_folder: Path) -> pl.DataFrame:
         table = _join_by_key(table, weights, "weight", agreement)
     else:
         table = table.with_columns(weight=pl.lit("1"))
-    if "description" not in table.columns:
-        table = table.with_columns(description=pl.lit(None, pl.String))
-    columns = ["key", "title", "description", "product_id", "image_id", "type_code", "weight"]
-    return table.select(pl.col(columns).cast(pl.String))
+    return _in_columns(table)
+
+
+def _read_checked(path: Path) -> pl.DataFrame:
+    """The rows of a table with labels of its own, under keys that sort behind the catalogue's: it keeps its sides."""
+    table = raw.read_products(path, required=("key", "title", "type_code"))
+    key = pl.format("|{}:{}", pl.lit(path.stem), pl.col("key"))
+    product_id = "product_id" if "product_id" in table.columns else "key"
+    return _in_columns(table.with_columns(key=key, product_id=pl.col(product_id), weight=pl.lit("1")))
+
+
+def _in_columns(table: pl.DataFrame) -> pl.DataFrame:
+    missing = {name: pl.lit(None, pl.String) for name in COLUMNS if name not in table.columns}
+    return table.with_columns(**missing).select(pl.col(COLUMNS).cast(pl.String))
 
 
 def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:
