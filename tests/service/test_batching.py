@@ -47,8 +47,10 @@ async def computing(model: Model) -> None:
     await asyncio.get_running_loop().run_in_executor(None, model.has_begun.acquire)
 
 
-def queue_of(model: Model, *, size: int = 10, batch: int = 10, seconds: float = 60) -> BatchingQueue:
-    return BatchingQueue(model, size=size, batch=batch, seconds=seconds)  # type: ignore[arg-type]
+def queue_of(
+    model: Model, *, size: int = 10, batch: int = 10, seconds: float = 60, threads: int = 1
+) -> BatchingQueue:
+    return BatchingQueue(model, size=size, batch=batch, seconds=seconds, threads=threads)  # type: ignore[arg-type]
 
 
 async def asked(queue: BatchingQueue, *titles: str) -> list[asyncio.Task[Any]]:
@@ -57,18 +59,28 @@ async def asked(queue: BatchingQueue, *titles: str) -> list[asyncio.Task[Any]]:
     return tasks
 
 
-async def test_nobody_waits_for_a_batch_to_fill_and_what_waits_goes_together() -> None:
+@pytest.mark.parametrize(
+    ("batch", "threads", "batches"),
+    [
+        (10, 1, ["a", "bcdef", "ghi", "jk"]),  # half of what waits
+        (4, 1, ["a", "bcde", "fgh", "ij", "k"]),  # and no more than may be
+        (10, 4, ["a", "bcdef", "ghij", "k"]),  # one for each thread
+    ],
+)
+async def test_nobody_waits_for_a_batch_to_fill_and_half_of_what_waits_goes_together(
+    batch: int, threads: int, batches: list[str]
+) -> None:
     model = Model()
-    queue = queue_of(model, batch=3)
+    queue = queue_of(model, batch=batch, threads=threads)
     queue.start()
     first = await asked(queue, "a")
     await computing(model)
-    rest = await asked(queue, "b", "c", "d", "e")
-    for _ in range(3):
+    rest = await asked(queue, *"bcdefghijk")
+    for _ in batches:
         model.may_go.release()
     answers = await asyncio.gather(*first, *rest)
-    assert [str(answer) for answer in answers] == ["a", "b", "c", "d", "e"]
-    assert model.batches == [["a"], ["b", "c", "d"], ["e"]]
+    assert "".join(str(answer) for answer in answers) == "abcdefghijk"
+    assert ["".join(one) for one in model.batches] == batches
     await queue.stop()
 
 

@@ -66,6 +66,7 @@ def create_app(
         size=settings.queue_size,
         batch=settings.batch_size,
         seconds=settings.predict_timeout_seconds,
+        threads=champion.predictor.threads,
     )
     QUEUE_SIZE.set(settings.queue_size)
     keep, photo_bytes = timedelta(days=settings.predictions_keep_days), settings.review_photos_mib << 20

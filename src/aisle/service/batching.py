@@ -1,13 +1,15 @@
-"""The queue before the model: whatever waits is computed as one batch, off the event loop.
+"""The queue before the model: what waits is computed in batches, off the event loop.
 
-Nobody waits for a batch to fill: while one is computed, the next one gathers. The queue is bounded, and a request
-whose time is over is not computed.
+Nobody waits for a batch to fill: while one is computed, the next one gathers. A batch is half of what waits: whoever
+comes meanwhile waits for the whole of it, so that of a long queue much is won by a large batch, and of a short one
+nothing. The queue is bounded, and a request whose time is over is not computed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,8 @@ from aisle.errors import InputError
 from aisle.model.predictor import Outcome
 from aisle.service.champion import Champion
 from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH, QUEUE_INSIDE
+
+LEAST = 2
 
 
 class QueueFull(Exception):
@@ -40,12 +44,13 @@ class Batching(ABC):
     """Start it and stop it in the event loop that predicts.
 
     `size` requests may be inside, from when their body is read; a prediction may wait `seconds`; at most `batch` are
-    computed together. It is `idle` while nothing waits or is computed.
+    computed together, and `least` where as many wait. It is `idle` while nothing waits or is computed.
     """
 
-    def __init__(self, *, size: int, batch: int, seconds: float) -> None:
+    def __init__(self, *, size: int, batch: int, seconds: float, least: int = LEAST) -> None:
         self._size = size
         self._batch = batch
+        self._least = least
         self._seconds = seconds
         self._inside = 0
         self._waiting: deque[_Waiting] = deque()
@@ -119,7 +124,8 @@ class Batching(ABC):
 
     def _take(self, now: Callable[[], float]) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._batch:
+        wanted = min(self._batch, max(self._least, math.ceil(len(self._waiting) / 2)))
+        while self._waiting and len(batch) < wanted:
             waiting = self._waiting.popleft()
             QUEUE_DEPTH.dec()
             if waiting.answer.done():  # whoever asked has gone
@@ -149,10 +155,10 @@ class Batching(ABC):
 
 
 class BatchingQueue(Batching):
-    """The queue before the champion, which computes in one thread."""
+    """The queue before the champion, which looks at images on so many `threads`: a batch has one for each."""
 
-    def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float) -> None:
-        super().__init__(size=size, batch=batch, seconds=seconds)
+    def __init__(self, champion: Champion, *, size: int, batch: int, seconds: float, threads: int = 1) -> None:
+        super().__init__(size=size, batch=batch, seconds=seconds, least=max(LEAST, threads))
         self._champion = champion
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
 
