@@ -20,6 +20,7 @@ from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import integers
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core import NotSet
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -49,13 +50,21 @@ PASSWORD = "correct horse battery"
 ROLES = {"anne": Role.ADMIN, "rita": Role.REVIEWER, "carl": Role.CLIENT}
 
 
-LED_TO = {
-    "predictions": {
-        "POST /feedback", "GET /batches/{batch_id}", "GET /batches/{batch_id}/results",
+WHAT_IS_ANSWERED: dict[str, dict[str, Any]] = {
+    "POST /token": {"data": {"username": "rita", "password": PASSWORD, "grant_type": "password"}},
+    "POST /predict": {"json": {"designation": "Piscine ronde"}},
+    "POST /batches": {"files": {"table": ("table.csv", b"index,designation\n1,Piscine ronde\n")}},
+}
+"""Answers that lead on are rare where all is made up: how `requests` is to ask some routes instead."""
+SEQUENCES = {
+    r"^/(predict|predict_code|feedback)$": {"POST /feedback"},
+    r"^/batches": {
+        "GET /batches/{batch_id}", "GET /batches/{batch_id}/results",
         "POST /batches/{batch_id}/cancel", "DELETE /batches/{batch_id}",
     },
-    "tokens": {"POST /token/refresh", "POST /token/revoke"},
+    r"^/token": {"POST /token/refresh", "POST /token/revoke"},
 }  # fmt: skip
+"""Routes that lead on to others, by a pattern of their paths, and where to."""
 
 
 @dataclass(frozen=True)
@@ -140,34 +149,40 @@ def test_of_10_000_cases_of_every_route_and_role_none_is_a_failure_of_ours(servi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["predictions", "tokens"])
-def test_what_one_answer_leads_to_is_no_failure_of_ours(
-    services: Services, headers: dict[str, str], name: str
+@pytest.mark.parametrize("paths", SEQUENCES)
+def test_what_an_answer_leads_to_is_no_failure_of_ours(
+    services: Services, headers: dict[str, str], paths: str
 ) -> None:
-    asked = go_on(services, name, headers, sequences=25, steps=6)
-    assert {label for label, after in asked if after} >= LED_TO[name]
+    asked = go_on(services, paths, headers, sequences=25, steps=6)
+    assert {label for label, after in asked if after} >= SEQUENCES[paths]
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["predictions", "tokens"])
-def test_of_5_000_sequences_none_ends_in_a_failure_of_ours(services: Services, name: str) -> None:
+@pytest.mark.parametrize("paths", SEQUENCES)
+def test_of_2_000_sequences_none_ends_in_a_failure_of_ours(services: Services, paths: str) -> None:
     asked: Counter[tuple[str, str]] = Counter()
     for headers in [*(services.headers(one) for one in ROLES), {}]:
-        asked += go_on(services, name, headers, sequences=1250, steps=10)
+        asked += go_on(services, paths, headers, sequences=500, steps=10)
     print(f"\n{asked.total()} requests in sequences: {dict(sorted(asked.items()))}")
     assert httpx.get(f"{services.predictions}/readyz").status_code == 200
 
 
 def go_on(
-    services: Services, name: str, headers: dict[str, str], *, sequences: int, steps: int
+    services: Services, paths: str, headers: dict[str, str], *, sequences: int, steps: int
 ) -> Counter[tuple[str, str]]:
-    """Ask, and ask what the answers lead to: how often each route was asked, by the one whose answer led there."""
+    """Ask, and ask what the answers lead to: how often each route was asked, by the link that led there."""
     asked: Counter[tuple[str, str]] = Counter()
-    document = schemathesis.openapi.from_url(f"{getattr(services, name)}/openapi.json")
+    url = services.tokens if "token" in paths else services.predictions
+    document = schemathesis.openapi.from_url(f"{url}/openapi.json").include(path_regex=paths)
+    document.config.phases.stateful.inference.algorithms = []  # the documents say where answers lead to
 
     class Client(document.as_state_machine()):  # type: ignore[misc]
-        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
-            return {"headers": headers}
+        def call(self, case: Any, **_: Any) -> Any:
+            known = WHAT_IS_ANSWERED.get(case.operation.label)
+            if known is None:
+                return super().call(case, headers=headers)
+            case.body = NotSet()
+            return super().call(case, headers={**headers, "Content-Type": None}, **known)
 
         def step(self, input: Any) -> Any:
             led = "" if input.transition is None else input.transition.id

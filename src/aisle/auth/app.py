@@ -56,9 +56,7 @@ _LEADS_TO = {
 _SIGN_IN_ANSWERS = answered(A_TOKEN, leads_to=_LEADS_TO) | documented(
     Problem.WRONG_CREDENTIALS, Problem.TOO_MANY_REQUESTS, *_FORM_PROBLEMS, Problem.UNAVAILABLE
 )
-_RENEWAL_ANSWERS = answered(A_TOKEN, leads_to=_LEADS_TO) | documented(
-    Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE
-)
+_RENEWAL_ANSWERS = answered(A_TOKEN) | documented(Problem.WRONG_CREDENTIALS, *_FORM_PROBLEMS, Problem.UNAVAILABLE)
 _REVOKED = {"status": "revoked"}
 _REVOCATION_ANSWERS = answered(_REVOKED) | documented(*_FORM_PROBLEMS, Problem.UNAVAILABLE)
 _ME_ANSWERS = answered({"name": "anne", "kind": "person", "role": "reviewer"}) | documented(
