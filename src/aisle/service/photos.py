@@ -24,8 +24,8 @@ from aisle.service.recorder import Recorder
 from aisle.store.photos import Photo
 
 MOST_WAITING_BYTES = 32 << 20
-SHARE = 0.05
-"""Of the time, at most: some eight photos a second, which is more than people look at."""
+SHARE = 0.02
+"""Of the time, at most: some three photos a second, which is more than people look at."""
 SIDE = 375
 """Pixels: about as wide as a page shows it, and about 15 KB. It is 6/8 of the 500 that shops' images have, which a
 JPEG is decoded to at once; 384 was decoded to 438 and then resized, in twice the time."""
