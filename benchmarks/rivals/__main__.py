@@ -19,7 +19,7 @@ from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, ORIGINAL, OURS, Contender, by_keras
 from benchmarks.rivals.figures import LIGHT, Measured, figures, quiet
 from benchmarks.rivals.products import drawn
-from benchmarks.rivals.rounds import Lengths, Round, bare_round, running, served_round
+from benchmarks.rivals.rounds import Lengths, Round, bare_round, running, served_round, settle
 from benchmarks.rivals.servers.model import BUNDLE
 from benchmarks.service import DATABASE, add_model, token_service
 
@@ -95,7 +95,15 @@ def _measure(setting: str, only: Sequence[str], chosen: argparse.Namespace) -> l
         add_model(place, model)
         token, auth_url = stack.enter_context(token_service(place)) if OURS in contenders else ("", "")
 
+        probes: list[float] = []
+
         def one_round(name: str) -> Round:
+            settle(probes)
+            found = asked(name)
+            probes.append(found.probe_ms)
+            return found
+
+        def asked(name: str) -> Round:
             if name == BARE:
                 return bare_round({BUNDLE: str(model)}, lengths)
             contender = contenders[name]

@@ -33,6 +33,7 @@ WARM_CLIENTS = 16
 SHARE = 0.7
 READY_SECONDS = 180
 PROBES, PROBE_STEPS = 5, 300_000
+SETTLE_TRIES = 15
 
 T = TypeVar("T")
 
@@ -94,6 +95,17 @@ def probe() -> float:
                 total += step * step % 7
             taken.append(1000 * (time.perf_counter() - started))
     return median(taken)
+
+
+def settle(probes: Sequence[float]) -> None:
+    """Wait for a core that is as quick as it was for half of the `probes`, but not for long.
+
+    What the contender before leaves to the system, a gigabyte of pages, say, takes some seconds.
+    """
+    for _ in range(SETTLE_TRIES if probes else 0):
+        if probe() <= 1.05 * median(probes):
+            return
+        time.sleep(1)
 
 
 def bare_round(variables: dict[str, str], lengths: Lengths) -> Round:
