@@ -90,7 +90,7 @@ class Proxy:
                 one.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while content := await reader.read(CHUNK):
                 while self._mode is Mode.SILENT:
                     await self._changed.wait()
@@ -99,3 +99,5 @@ class Proxy:
                 writer.write(content)
                 await writer.drain()
             writer.write_eof()
+        except OSError:  # of a client that was killed, say: whoever it spoke to sees it end, too
+            writer.transport.abort()

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 from tests.servers import new_cluster
 
 from aisle.errors import ServiceMissing
-from aisle.store.engine import open_database, reading, writing
+from aisle.store import engine as store
+from aisle.store.engine import open_database, reading, snapshot, writing
 
 PAGE = 8192
 
@@ -87,6 +88,33 @@ def test_a_postgresql_that_takes_no_writes_says_so_and_can_be_read(empty_postgre
         assert read(engine) == 2_000
         with pytest.raises(ServiceMissing, match=r"takes no writes.*standby"), writing(engine) as connection:
             connection.execute(text("DELETE FROM shelf"))
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_not_heard_of_any_more_does_not_keep_its_locks(
+    empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that is gone no end comes: the connection stays, and says nothing."""
+    monkeypatch.setattr(store, "IDLE_SECONDS", 1)
+    with opened(empty_postgres) as gone, opened(empty_postgres) as alive:
+        fill(gone)
+        with pytest.raises(ServiceMissing), writing(gone) as connection:
+            connection.execute(text("UPDATE shelf SET name = 'gone' WHERE number = 1"))
+            with writing(alive) as other:
+                other.execute(text("UPDATE shelf SET name = 'alive' WHERE number = 1"))
+            connection.execute(text("SELECT 1"))
+        with reading(alive) as connection:
+            assert connection.execute(text("SELECT name FROM shelf WHERE number = 1")).scalar() == "alive"
+
+
+@pytest.mark.slow
+def test_a_snapshot_may_take_as_long_as_it_likes(empty_postgres: str) -> None:
+    with opened(empty_postgres) as engine:
+        shown = text("SHOW idle_in_transaction_session_timeout")
+        with snapshot(engine) as connection:
+            assert connection.execute(shown).scalar() == "0"
+        with reading(engine) as connection:
+            assert connection.execute(shown).scalar() == "5min"
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ BUSY_SECONDS = 30
 CONNECT_SECONDS = 5
 POOL_SECONDS = 10
 """How long to wait for a connection while others have them all."""
+IDLE_SECONDS = 300
+"""After which PostgreSQL ends a transaction that nobody goes on with: a machine that is gone would keep its locks
+until TCP gives up, which takes hours."""
+_IDLE = "idle_in_transaction_session_timeout"
 _WRITE = "aisle_write"
 
 
@@ -39,7 +43,8 @@ def open_database(url: str) -> Engine:
     address = _address(url)
     if address.get_backend_name() == "sqlite":
         return _open_sqlite(address)
-    options = {"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=utc"}
+    session = f"-c timezone=utc -c {_IDLE}={IDLE_SECONDS}s"
+    options = {"connect_timeout": CONNECT_SECONDS, "options": session}
     return create_engine(address, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=options)
 
 
@@ -61,6 +66,8 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
     with reading(engine) as connection:
         # The state is chosen by the first statement; by SQLite, if that reads.
         connection.execute(text("SELECT 1 FROM sqlite_master" if is_sqlite(connection) else "SELECT 1"))
+        if not is_sqlite(connection):  # what is done with what was read, a back-up, say, may take long
+            connection.execute(text(f"SET LOCAL {_IDLE} = 0"))
         yield connection
 
 
