@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 from tests.servers import new_cluster
@@ -88,6 +89,22 @@ def test_a_postgresql_that_takes_no_writes_says_so_and_can_be_read(empty_postgre
         assert read(engine) == 2_000
         with pytest.raises(ServiceMissing, match=r"takes no writes.*standby"), writing(engine) as connection:
             connection.execute(text("DELETE FROM shelf"))
+
+
+@pytest.mark.slow
+def test_a_connection_that_breaks_while_it_is_tried_is_a_database_that_is_missing(
+    empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_: object) -> bool:
+        raise psycopg.ProgrammingError("can't change 'autocommit' now: connection in transaction status ACTIVE")
+
+    with opened(empty_postgres) as engine:
+        fill(engine)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.dialect, "do_ping", breaks)
+            with pytest.raises(ServiceMissing, match="does not answer"):
+                read(engine)
+        assert read(engine) == 2_000
 
 
 @pytest.mark.slow

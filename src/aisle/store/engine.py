@@ -161,7 +161,9 @@ def _reachable(engine: Engine) -> Iterator[None]:
         if _sqlstate(error.orig) == _READ_ONLY:
             hint = "DATABASE_URL names a standby, or a server that was told to take no writes."
             raise _missing(engine, f"the database takes no writes: {reason}", hint) from error
-        if isinstance(error, OperationalError) or error.connection_invalidated:
+        # Without a statement it is the connection, whatever its driver calls that: on one that breaks while it is
+        # tried psycopg cannot set back what was changed for the trial, which is an error of its own.
+        if isinstance(error, OperationalError) or error.connection_invalidated or error.statement is None:
             hint = "Check DATABASE_URL and that it runs."
             raise _missing(engine, f"the database does not answer: {reason}", hint) from error
         raise
