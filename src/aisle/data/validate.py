@@ -39,6 +39,8 @@ STATE_FILE = "validated.json"
 MAX_TITLE = 2_000
 MAX_DESCRIPTION = 50_000
 
+LABELLED = ("key", "title", "description", "product_id", "image_id", "type_code", "weight")
+"""The columns of a row to learn from, as it came."""
 IMAGE_SCHEMA = {
     "image_sha256": pl.String,
     "image_format": pl.String,
@@ -186,11 +188,8 @@ def fingerprint(raw_folder: Path) -> str:
     return sha256_json([sources_hash(inputs), sources_hash(data), str(raw_folder.resolve()), stats])
 
 
-COLUMNS = ("key", "title", "description", "product_id", "image_id", "type_code", "weight")
-
-
 def read_labelled(raw_folder: Path) -> pl.DataFrame:
-    """The training rows with their type and weight, one row each, all text: `COLUMNS`."""
+    """The training rows with their type and weight, one row each, all text: `LABELLED`."""
     return pl.concat([_read_main(raw_folder), *map(_read_checked, raw.checked_tables(raw_folder))])
 
 
@@ -216,8 +215,8 @@ def _read_checked(path: Path) -> pl.DataFrame:
 
 
 def _in_columns(table: pl.DataFrame) -> pl.DataFrame:
-    missing = {name: pl.lit(None, pl.String) for name in COLUMNS if name not in table.columns}
-    return table.with_columns(**missing).select(pl.col(COLUMNS).cast(pl.String))
+    missing = {name: pl.lit(None, pl.String) for name in LABELLED if name not in table.columns}
+    return table.with_columns(**missing).select(pl.col(LABELLED).cast(pl.String))
 
 
 def choose_types(raw_folder: Path, table: pl.DataFrame) -> ProductTypes:

@@ -23,6 +23,7 @@ from aisle.service.champion import Champion
 from aisle.service.metrics import BATCH_SIZE, NOT_COMPUTED, QUEUE_DEPTH, QUEUE_INSIDE
 
 LEAST = 2
+"""Predictions of a batch, where as many wait: with one each time, what a batch costs by itself is paid for each."""
 
 
 class QueueFull(Exception):
