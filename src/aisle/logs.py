@@ -46,12 +46,14 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
             return
         try:
             line = self.format(record) + self.terminator
-            if self._is_full_with(line):
+            current = self._current()
+            if self._is_full_with(line, current):
                 with self._lock_path.open("a") as lock_file:
                     fcntl.flock(lock_file, fcntl.LOCK_EX)
-                    if self._is_full_with(line):  # nobody else has rotated since
+                    if self._is_full_with(line, self._current()):  # nobody else has rotated since
                         self.doRollover()
-            self._current().write(line)
+                current = self._current()
+            current.write(line)
             self.flush()
         except Exception:  # noqa: BLE001  a full or read-only disk must not stop the work that is being logged
             self.handleError(record)
@@ -70,9 +72,9 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         with contextlib.suppress(OSError):  # what could not be written before cannot be written now
             super().close()
 
-    def _is_full_with(self, line: str) -> bool:
-        """Whether the line is too much for the file that has the log's name now."""
-        size = os.fstat(self._current().fileno()).st_size
+    def _is_full_with(self, line: str, stream: TextIOWrapper) -> bool:
+        """Whether the line is too much for the file."""
+        size = os.fstat(stream.fileno()).st_size
         return size > 0 and size + len(line.encode(errors="replace")) > self.maxBytes
 
     def _current(self) -> TextIOWrapper:
@@ -80,7 +82,7 @@ class SharedRotatingFileHandler(logging.handlers.RotatingFileHandler):
         if self.stream is not None:
             opened = os.fstat(self.stream.fileno())
             with contextlib.suppress(FileNotFoundError):
-                named = Path(self.baseFilename).stat()
+                named = os.stat(self.baseFilename)  # noqa: PTH116  a Path takes longer than the line
                 if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
                     return self.stream
             rotated, self.stream = self.stream, None

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from aisle.model.ngrams import NGrams
+from aisle.model.ngrams import NGrams, rows_of
 from aisle.model.text import fold
 
 KINDS: list[tuple[Any, dict[str, Any]]] = [
@@ -31,7 +31,7 @@ LEARNT_FROM = [
 def same(of: Any, options: dict[str, Any], texts: Sequence[str]) -> None:
     theirs = TfidfVectorizer(sublinear_tf=True, lowercase=False, dtype=np.float32, **options).fit(LEARNT_FROM)
     ours = NGrams(of, options["ngram_range"], theirs.vocabulary_, theirs.idf_)
-    expected, found = theirs.transform(texts), ours.transform(texts)
+    expected, found = theirs.transform(texts), rows_of(texts, [ours])
     expected.sort_indices()
     assert found.shape == expected.shape
     assert found.dtype == np.float32
@@ -54,7 +54,7 @@ def test_weights_are_those_of_scikit_learn_for_any_folded_text(
 
 
 def test_no_text_is_no_row() -> None:
-    assert NGrams("words", (1, 2), {"a": 0}, np.ones(1, np.float32)).transform([]).shape == (0, 1)
+    assert rows_of([], [NGrams("words", (1, 2), {"a": 0}, np.ones(1, np.float32))]).shape == (0, 1)
 
 
 def test_what_predicts_does_without_scikit_learn() -> None:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from aisle.model.image import Features
-from aisle.model.ngrams import NGrams
+from aisle.model.ngrams import NGrams, rows_of
 from aisle.model.reference import Axes
 from aisle.model.text import fold
 
@@ -54,7 +54,7 @@ class Neighbours:
         """The most similar ones first, by what the product has; none where it has nothing that is known here."""
         parts = []
         if title:
-            text = self.words.transform([fold(title, frozenset(self.stop_words))])
+            text = rows_of([fold(title, frozenset(self.stop_words))], [self.words])
             parts.append((self.texts @ text.T).toarray()[:, 0])
         if features is not None and self.axes is not None:
             image = scaled(self.axes.of_rows(features[np.newaxis]))[0]

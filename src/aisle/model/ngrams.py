@@ -7,6 +7,7 @@ frequency, rows of length 1).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,14 +26,6 @@ class NGrams:
     columns: dict[str, int]
     idf: NDArray[np.float32]
 
-    def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """texts x n-grams, float32; a row that is not empty has length 1."""
-        rows = [self._row(text) for text in texts]
-        starts = np.cumsum([0, *(len(columns) for columns, _ in rows)])
-        columns = np.concatenate([*(columns for columns, _ in rows), np.empty(0, np.int32)])
-        weights = np.concatenate([*(weights for _, weights in rows), np.empty(0, np.float32)])
-        return sp.csr_matrix((weights, columns, starts), shape=(len(texts), len(self.idf)))
-
     def words_of(self, text: str) -> Iterator[tuple[int, range]]:
         """The column of each known n-gram of a text, as often as it is there, and the places of its words."""
         words = text.split()
@@ -47,17 +40,32 @@ class NGrams:
             )
         return ((self.columns[gram], places) for gram, places in grams if gram in self.columns)
 
-    def _row(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The known n-grams of a text, by column, and their weights."""
+    def row(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The known n-grams of a text, by column, and their weights: none, or a row of length 1."""
         grams = word_ngrams(text, *self.sizes) if self.of == "words" else character_ngrams(text, *self.sizes)
         known = self.columns
-        found = np.array([known[gram] for gram in grams if gram in known], dtype=np.int32)
-        columns, counts = np.unique(found, return_counts=True)
-        weights = np.log(counts.astype(np.float32))
+        found = sorted(Counter([known[gram] for gram in grams if gram in known]).items())  # few: NumPy takes longer
+        columns = np.array([column for column, _ in found], dtype=np.int32)
+        weights = np.log(np.array([count for _, count in found], dtype=np.float32))
         weights += 1
         weights *= self.idf[columns]
         length = np.sqrt(np.square(weights).sum(dtype=np.float64))
         return columns, (weights / length).astype(np.float32) if length else weights
+
+
+def rows_of(texts: Sequence[str], halves: Sequence[NGrams]) -> sp.csr_matrix:
+    """texts x n-grams of all `halves` side by side, float32."""
+    first = np.cumsum([0, *(len(half.idf) for half in halves)])
+    rows = [
+        (columns + before, weights)
+        for text in texts
+        for half, before in zip(halves, first.tolist(), strict=False)
+        for columns, weights in [half.row(text)]
+    ]
+    starts = np.cumsum([0, *(len(columns) for columns, _ in rows)])[:: len(halves)]
+    columns = np.concatenate([*(columns for columns, _ in rows), np.empty(0, np.int32)])
+    weights = np.concatenate([*(weights for _, weights in rows), np.empty(0, np.float32)])
+    return sp.csr_matrix((weights, columns, starts), shape=(len(texts), first[-1]))
 
 
 def word_ngrams(text: str, shortest: int, longest: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -105,8 +105,13 @@ class Predictor:
     def _look_at(
         self, products: Sequence[Product], seen: Sequence[Seen] | None = None
     ) -> tuple[Inputs, Sequence[Looked]]:
-        # Runs while the texts are cleaned.
-        encoded = self._pool.map(self._encode, products) if seen is None else seen
+        encoded: Iterable[Looked]
+        if seen is not None:
+            encoded = seen
+        elif self.threads == 1:  # here: to hand each image to another thread and back would gain nothing
+            encoded = map(self._encode, products)
+        else:
+            encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
         titles = [clean(product.title) for product in products]
         descriptions = [clean(product.description) for product in products]
         if not any(DESCRIPTION in LOOKS_AT[name] for name in self.classifier.models.names()):

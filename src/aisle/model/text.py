@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from aisle.model.ngrams import NGrams
+from aisle.model.ngrams import NGrams, rows_of
 
 Scores = NDArray[np.float32]
 """n x types: one score for each type, before calibration."""
@@ -94,9 +94,7 @@ class TextVectorizer:
         return self
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
-        folded = self._fold(texts)
-        rows: sp.csr_matrix = sp.hstack([half.transform(folded) for half in self._halves], format="csr")
-        return rows
+        return rows_of(self._fold(texts), self._halves)
 
     def shares(self, text: str) -> Iterator[tuple[int, int, float]]:
         """What the row of `text` is made of: column, place among `text.split()`, and the part of the weight that is

@@ -8,7 +8,7 @@ import numpy as np
 
 from aisle.data.split import Side
 from aisle.model.neighbours import Neighbours, scaled
-from aisle.model.ngrams import NGrams
+from aisle.model.ngrams import NGrams, rows_of
 from aisle.model.reference import Axes
 from aisle.model.text import fold
 from aisle.training.examples import Examples
@@ -42,7 +42,7 @@ def build_neighbours(examples: Examples, graph: bytes | None, seed: int) -> Neig
         codes=[examples.codes[target] for target in rows.targets],
         stop_words=STOP_WORDS,
         words=words,
-        texts=words.transform(folded),
+        texts=rows_of(folded, [words]),
         axes=axes,
         images=images,
     )
