@@ -62,12 +62,12 @@ async def asked(queue: BatchingQueue, *titles: str) -> list[asyncio.Task[Any]]:
 @pytest.mark.parametrize(
     ("batch", "threads", "batches"),
     [
-        (10, 1, ["a", "bcdef", "ghi", "jk"]),  # half of what waits
-        (4, 1, ["a", "bcde", "fgh", "ij", "k"]),  # and no more than may be
-        (10, 4, ["a", "bcdef", "ghij", "k"]),  # one for each thread
+        (10, 1, ["a", "bcde", "fg", "hi", "j", "k"]),  # a third of what waits
+        (3, 1, ["a", "bcd", "efg", "hi", "j", "k"]),  # and no more than may be
+        (10, 4, ["a", "bcde", "fghi", "jk"]),  # one for each thread
     ],
 )
-async def test_nobody_waits_for_a_batch_to_fill_and_half_of_what_waits_goes_together(
+async def test_nobody_waits_for_a_batch_to_fill_and_a_third_of_what_waits_goes_together(
     batch: int, threads: int, batches: list[str]
 ) -> None:
     model = Model()
