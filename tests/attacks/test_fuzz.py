@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from tests.attacks.corpus import kept
 from tests.attacks.targets import ALLOWED, SECONDS, TARGETS, Target
 
+# The temporary file of a form that breaks off is closed by whoever collects it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SIGNED = ("bundle", "token")
 """Of these a good seed would have sums or a signature, and nothing that is changed in it would get past them."""
 
@@ -53,8 +56,6 @@ def test_a_seed_is_understood(name: str) -> None:
             TARGETS[name].run(seed)
 
 
-# The temporary file of a form that breaks off is closed by whoever collects it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_fuzzing_has_found_to_be_of_its_own_is_understood_or_refused(name: str) -> None:
     for content in kept(name):

@@ -1,4 +1,4 @@
-"""Several processes that share a port: one that dies is replaced, whenever it dies."""
+"""Heads that never end; and processes that share a port, of which one that dies is replaced, whenever it dies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,10 +18,11 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from tests.service.processes import wait_for
 from uvicorn.supervisors import multiprocess as supervising
 
-from aisle.web.serving import START_SECONDS, _Workers
+from aisle.web.serving import MAX_HEAD_BYTES, START_SECONDS, Address, _Workers, serve_beside
 
 SERVE = """
 from aisle.web.serving import Address, serve_in_workers
@@ -31,6 +33,15 @@ from fastapi import FastAPI
 def app():
     return FastAPI()
 """
+
+
+def test_a_head_that_never_ends_is_refused_and_no_more_of_it_is_kept() -> None:
+    with serve_beside(FastAPI(), Address("127.0.0.1", 0, "PORT"), what="serving") as url:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            with contextlib.suppress(ConnectionError):  # it is refused before all of it is sent
+                connection.sendall(b"GET / HTTP/1.1\r\nX-Name: " + b"a" * (2 * MAX_HEAD_BYTES))
+            assert connection.recv(12) == b"HTTP/1.1 400"
 
 
 @pytest.fixture
