@@ -65,7 +65,11 @@ class _Failures:
 def pytest_configure(config: pytest.Config) -> None:
     for function in (httpx.get, httpx.post, httpx.put, httpx.delete, httpx.request, httpx.Client.__init__):
         function.__kwdefaults__ = {**(function.__kwdefaults__ or {}), "timeout": PATIENCE_SECONDS}
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    terminal = config.pluginmanager.get_plugin("terminalreporter")  # not there yet in `pytest_configure`
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Failures(terminal))
 
