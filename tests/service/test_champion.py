@@ -60,7 +60,7 @@ def test_the_old_one_stays_open_until_it_is_given_back(
         assert champion.follow()
         [outcome] = old.predict([Product("piscine", "", photo)])
         assert not isinstance(outcome, InputError)
-    with pytest.raises(RuntimeError):  # closed: its threads have ended
+    with pytest.raises(RuntimeError):  # closed
         old.predict([Product("piscine", "", photo)])
 
 

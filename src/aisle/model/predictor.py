@@ -68,6 +68,7 @@ class Predictor:
         self._top_k = min(top_k, len(self._types))
         self.threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="encode")
+        self._is_closed = False
 
     def accepts(self, probabilities: Array) -> NDArray[np.bool_]:
         """n: whether no person need look at a product with these probabilities, n x types."""
@@ -109,6 +110,8 @@ class Predictor:
         if seen is not None:
             encoded = seen
         elif self.threads == 1:  # here: to hand each image to another thread and back would gain nothing
+            if self._is_closed:
+                raise RuntimeError("the predictor is closed")  # as the threads say where there are more
             encoded = map(self._encode, products)
         else:
             encoded = self._pool.map(self._encode, products)  # runs while the texts are cleaned
@@ -134,6 +137,7 @@ class Predictor:
         return self.bundle.neighbours()
 
     def close(self) -> None:
+        self._is_closed = True
         self._pool.shutdown()
 
     def __enter__(self) -> Predictor:
