@@ -27,18 +27,21 @@ from benchmarks import (
     ray_bulk,
     real_catalogue,
     scale,
+    sections,
     service,
     shadow,
     startup,
     training,
     unknown_types,
 )
-from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, table
+from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, shown, table
+from benchmarks.page import PAGE
 
 BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "startup": startup.run,
     "real_catalogue": real_catalogue.run,
     "training": training.run,
+    "training_generated": training.run_generated,
     "fusion": fusion.run,
     "image_models": image_models.run,
     "engines": engines.run,
@@ -59,6 +62,7 @@ BENCHMARKS: dict[str, Callable[[Options], Sequence[Figure]]] = {
     "first_run": first_run.run,
 }
 MISSED = 4
+PLACES = ("--real", "--results", "--page")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,15 +77,22 @@ def main(arguments: Sequence[str]) -> int:
         help="bulk, ray_bulk, service, shadow, console, scale: a bundle, to train none",
     )
     parser.add_argument(
-        "--up-to", type=int, default=100_000, help="scale, training: the most rows (default: 100,000)"
+        "--up-to", type=int, default=100_000, help="scale, training_generated: the most rows (default: 100,000)"
     )
     parser.add_argument(
         "--images", type=int, default=0, help="networks: so many products have an image (default: all)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--page", type=Path, default=PAGE, help="what is written (default: docs/performance.md)")
+    parser.add_argument(
+        "--page-only", action="store_true", help="measure nothing, write the page of the last results"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
+    if chosen.page_only:
+        sections.write(chosen.page, chosen.results)
+        return 0
     if len(chosen.names) != 1:
         options = [one for one in arguments if one not in chosen.names]
         return max(_in_its_own_process(name, options) for name in chosen.names or BENCHMARKS)
@@ -91,8 +102,11 @@ def main(arguments: Sequence[str]) -> int:
     except Skipped as reason:
         print(f"{name}\n  skipped: {reason}")
         return 0
-    entry = record(name, figures, " ".join(["python -m benchmarks", *arguments]), results=chosen.results)
+    command = f"python -m benchmarks {shown(arguments, without=PLACES)}"
+    entry = record(name, figures, command, results=chosen.results)
     print(table(name, figures))
+    if name in sections.NAMES:
+        sections.write(chosen.page, chosen.results)
     return 0 if entry["met"] else MISSED
 
 

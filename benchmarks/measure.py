@@ -124,6 +124,15 @@ def on_cores(cores: Iterable[int], command: Sequence[str | Path]) -> list[str | 
     return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
 
 
+def shown(arguments: Sequence[str], *, without: Sequence[str] = ()) -> str:
+    """The words of a command for others to repeat: without folders of this machine and the options of `without`."""
+    words = list(arguments)
+    for option in without:
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    return " ".join(Path(one).name if "/" in one else one for one in words)
+
+
 def executable() -> Path:
     return Path(sys.executable).with_name("aisle")
 

@@ -29,7 +29,7 @@ def run(options: Options) -> list[Figure]:
     with Workplace() as place:
         measured = [_measure(rows, _model(place, options)) for rows in sizes]
     return [figure for rows, one in zip(sizes, measured, strict=True) for figure in _sizes(rows, one)] + [
-        *_exponents(sizes, measured),
+        *exponents(sizes, measured),
         *_growth(sizes, measured),
         Figure("image_file_bytes_a_row", _bytes_of_images(measured[-1]) / sizes[-1]),
     ]
@@ -81,7 +81,7 @@ def _bytes_of_images(one: Mapping[str, Timed]) -> int:
     return sum(int(file["bytes"]) for file in files if file["name"] == "images.zip")
 
 
-def _exponents(sizes: Sequence[int], measured: Sequence[Mapping[str, Timed]]) -> list[Figure]:
+def exponents(sizes: Sequence[int], measured: Sequence[Mapping[str, Timed]]) -> list[Figure]:
     """Seconds grow with rows to this power: fitted over all sizes, and between the two largest.
 
     The start of a process, the same for any size, lowers the first; the second is nearly free of it.

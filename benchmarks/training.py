@@ -1,7 +1,7 @@
 """Training the recipe `light`: seconds and memory by size, with nothing in the cache and with all features in it.
 
-Of the real catalogue the first 1,000, 3,000 and all 12,014 products; generated ones up to `--up-to`, of which only
-the cold training is measured. Where the time goes is read off the log: each moment belongs to what was told last.
+Of the real catalogue the first 1,000, 3,000 and all 12,014 products; of generated ones 1,000 to 100,000. Where the
+time goes is read off the log: each moment belongs to what was told last.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from math import log
@@ -16,11 +17,12 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any
 
-from benchmarks.measure import Figure, Options, Timed, Workplace
+from benchmarks.measure import Figure, Options, Skipped, Workplace
 
 SIZES = (1_000, 3_000, 12_014)
 GENERATED = (1_000, 10_000, 100_000)
 EXPONENT_GOAL = 1.05
+Arguments = Sequence[str | Path]
 TABLES = ("X_train_update.csv", "Y_train_CVw08PX.csv", "label_agreement.csv")
 PARTS = {
     "encoding images": "images",
@@ -33,41 +35,40 @@ their calibration, fusion and measuring."""
 
 
 def run(options: Options) -> list[Figure]:
+    """Of the real catalogue."""
     real = options.real_catalogue()
+    return _measured(
+        "real", SIZES, lambda place, rows: ("--source", first_products(real, place.path / "source", rows))
+    )
+
+
+def run_generated(options: Options) -> list[Figure]:
+    """Of generated products, `--up-to` so many."""
+    sizes = [rows for rows in GENERATED if rows <= options.up_to]
+    if len(sizes) < 2:
+        raise Skipped(f"growth needs two sizes; --up-to {GENERATED[1]} is the least")
+    return _measured("generated", sizes, lambda _, rows: ("--source", "sample", "--rows", str(rows)))
+
+
+def _measured(kind: str, sizes: Sequence[int], catalogue: Callable[[Workplace, int], Arguments]) -> list[Figure]:
+    """`catalogue`: what `aisle import` is told for so many rows."""
     figures: list[Figure] = []
     by_rows: dict[int, float] = {}
-    for rows in SIZES:
+    for rows in sizes:
         with Workplace() as place:
-            source = first_products(real, place.path / "source", rows)
-            cold = _trained(place, "import", "--source", source)
+            for verb in (("import", *catalogue(place, rows)), ("validate",), ("prepare",)):
+                place.aisle(*verb)
+            cold = place.aisle("train", "--json")
             cached = place.aisle("train", "--again", "--json")
             shares = shares_of((place.path / "logs_path" / "train_model_logger.log").read_text())
         by_rows[rows] = cold.seconds
         figures += [
-            Figure(f"real_{rows}_cold_s", cold.seconds),
-            Figure(f"real_{rows}_cold_peak_mb", cold.peak_mb),
-            Figure(f"real_{rows}_cached_s", cached.seconds),
-            *(Figure(f"real_{rows}_{part}_share", share) for part, share in shares.items()),
+            Figure(f"{kind}_{rows}_cold_s", cold.seconds),
+            Figure(f"{kind}_{rows}_cold_peak_mb", cold.peak_mb),
+            Figure(f"{kind}_{rows}_cached_s", cached.seconds),
+            *(Figure(f"{kind}_{rows}_{part}_share", share) for part, share in shares.items()),
         ]
-    figures.append(Figure("real_cold_exponent", exponent(by_rows)))
-    generated: dict[int, float] = {}
-    for rows in (one for one in GENERATED if one <= options.up_to):
-        with Workplace() as place:
-            cold = _trained(place, "import", "--source", "sample", "--rows", str(rows))
-        generated[rows] = cold.seconds
-        figures += [
-            Figure(f"generated_{rows}_cold_s", cold.seconds),
-            Figure(f"generated_{rows}_cold_peak_mb", cold.peak_mb),
-        ]
-    if len(generated) > 1:
-        figures.append(Figure("generated_cold_exponent", exponent(generated), at_most=EXPONENT_GOAL))
-    return figures
-
-
-def _trained(place: Workplace, *catalogue: str | Path) -> Timed:
-    for verb in (catalogue, ("validate",), ("prepare",)):
-        place.aisle(*verb)
-    return place.aisle("train", "--json")
+    return [*figures, Figure(f"{kind}_cold_exponent", exponent(by_rows), at_most=EXPONENT_GOAL)]
 
 
 def first_products(real: Path, folder: Path, rows: int) -> Path:

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from benchmarks import check, training
+from benchmarks import check, original_bulk, scale, sections, training
+from benchmarks.measure import Figure, Timed, record
 from benchmarks.networks import fewer_images, passes_of, product_figures
+from benchmarks.page import marks, write_between
 
 from aisle.model.bundle import Bundle
 
@@ -113,6 +115,65 @@ def test_the_first_products_are_a_catalogue(sample: Path, tmp_path: Path) -> Non
         with (fewer / name).open(newline="") as stream:
             assert len(list(csv.reader(stream))) == 101
     assert (fewer / "images.zip").is_symlink()
+
+
+def recorded(results: Path, name: str, *figures: Figure) -> None:
+    record(name, figures, f"python -m benchmarks {name}", results=results)
+
+
+def test_the_page_says_how_time_grows_and_which_goal_was_missed(tmp_path: Path) -> None:
+    sizes = scale.ROWS
+    seconds = [{verb: Timed(rows / 1000, 100, "") for verb in scale.VERBS} for rows in sizes]
+    each = [Figure(f"{verb}_{rows}_s", rows / 1000) for verb in scale.VERBS for rows in sizes]
+    recorded(tmp_path, "scale", *each, *scale.exponents(sizes, seconds))
+    for name, kind, power in (("training", "real", 1.22), ("training_generated", "generated", 1.01)):
+        trained = [Figure(f"{kind}_1000_{one}", 20) for one in ("cold_s", "cached_s", "cold_peak_mb", "images_share")]
+        recorded(tmp_path, name, *trained, Figure(f"{kind}_cold_exponent", power))
+    page = tmp_path / "performance.md"
+    page.write_text("\n".join(marks("growth")))
+    sections.write(page, tmp_path)
+    text = page.read_text()
+    assert "| import | 1.00 | met | 1.00 |" in text
+    assert "| train `light`, cold, real | 1.22 | **missed** |" in text
+    assert "| train `light`, cold, generated | 1.01 | met |" in text
+    assert "100,000 rows" in text
+    assert (tmp_path / "performance" / "rows.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_has_bulk_prediction_beside_the_original_s_way(tmp_path: Path) -> None:
+    units = {name.replace("-", "_"): name for name in sections.WAYS}
+    rates = [Figure(f"{unit}_per_s", 2.0) for unit in units]
+    ratios = [Figure(f"{unit}_ratio", 30.5) for unit, name in units.items() if name != original_bulk.THEIRS]
+    recorded(tmp_path, "original_bulk", *rates, *ratios)
+    page = tmp_path / "performance.md"
+    page.write_text("\n".join(marks("bulk")))
+    sections.write(page, tmp_path)
+    assert "| `aisle predict`, `light` | 2 | 30.5 |" in page.read_text()
+    assert "`python -m benchmarks original_bulk`" in page.read_text()
+
+
+def test_the_page_has_the_image_branch_and_the_image_models(tmp_path: Path) -> None:
+    epochs = {"images": 1427, "first_pass_s": 789.2, "epoch_cached_s": 0.18}
+    theirs = {"epoch_keras_own_way_s": 922.6, "epoch_keras_own_way_times_cached": 5125.5}
+    recorded(tmp_path, "networks", *(Figure(name, value) for name, value in (epochs | theirs).items()))
+    models = [
+        Figure(f"{one}_{said}", 0.696) for _, one, _ in sections.IMAGE_MODELS for said in ("weighted_f1", "log_loss")
+    ]
+    ends = [Figure(f"both_dense_weighted_f1_{end}", 0.7) for end in ("low", "high")]
+    recorded(tmp_path, "image_models", *models, *ends, Figure("learnt_from", 9), Figure("measured_on", 9))
+    page = tmp_path / "performance.md"
+    page.write_text("\n".join((*marks("image branch"), *marks("image models"))))
+    sections.write(page, tmp_path)
+    assert "5,126 times as long" in page.read_text()
+    assert "| the same, 8 bits | 0.6960 |" in page.read_text()
+
+
+def test_a_page_without_a_place_for_what_was_measured_is_said(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("by hand\n")
+    with pytest.raises(ValueError, match="no place for bulk"):
+        write_between(page, "bulk", ["measured"])
+    assert page.read_text() == "by hand\n"
 
 
 def test_time_that_grows_as_rows_do_has_the_exponent_one() -> None:

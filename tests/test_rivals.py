@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from benchmarks.load import Connections, Outcome, arrive
-from benchmarks.measure import ROOT, record
+from benchmarks.measure import ROOT, record, shown
+from benchmarks.page import marks
 from benchmarks.rivals import page
-from benchmarks.rivals.__main__ import _in_turn, _measure, _shown
+from benchmarks.rivals.__main__ import _in_turn, _measure
 from benchmarks.rivals.contenders import BARE, Contender
 from benchmarks.rivals.figures import Measured, figures, quiet
 from benchmarks.rivals.products import as_msgpack, drawn, form
@@ -135,7 +136,8 @@ def test_the_page_says_what_was_missed(tmp_path: Path) -> None:
     details = {"thrown_away": 0, "seconds": 1.0, "counted": counted, "spread": spread}
     record("rivals_light", figures(measured, "light"), "command", results=tmp_path / "results", details=details)
     file = tmp_path / "performance.md"
-    file.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    begin, end = marks("rivals")
+    file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     page.write(file, tmp_path / "results")
     text = file.read_text()
     assert re.search(r"most answers a second, over the bare predictor's \| 0\.833 \| >= 0\.9 \| \*\*missed\*\*", text)
@@ -146,7 +148,7 @@ def test_the_page_says_what_was_missed(tmp_path: Path) -> None:
 
 def test_the_command_that_the_page_shows_names_no_folder_of_the_machine() -> None:
     words = ["light", "--model", "/home/ada/models/c57e", "--results", "/tmp/results", "--rounds", "5"]  # noqa: S108
-    assert _shown(words) == ["light", "--model", "c57e", "--rounds", "5"]
+    assert shown(words, without=("--results",)) == "light --model c57e --rounds 5"
 
 
 def test_every_contender_is_sent_the_same_title_and_image() -> None:

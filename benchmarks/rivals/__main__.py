@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.measure import PATHS, RESULTS, ROOT, Figure, Workplace, record, table
+from benchmarks.measure import PATHS, RESULTS, ROOT, Figure, Workplace, record, shown, table
+from benchmarks.page import PAGE
 from benchmarks.rivals import page
 from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, ORIGINAL, OURS, Contender, by_keras
@@ -26,6 +27,7 @@ from benchmarks.service import DATABASE, add_model, token_service
 SETTINGS = tuple(ROWS)
 NAMES = (BARE, *(one.name for one in CONTENDERS))
 MISSED = 4
+PLACES = ("--environments", "--results", "--page")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", type=Path, help="a bundle, to train none")
     parser.add_argument("--environments", type=Path, default=ROOT, help="where the rivals' environments are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--page", type=Path, default=page.PAGE, help="what is written (default: docs/performance.md)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="what is written (default: docs/performance.md)")
     parser.add_argument(
         "--page-only", action="store_true", help="measure nothing, write the page of the last results"
     )
@@ -53,12 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     met = True
     for setting in () if chosen.page_only else settings:
         rounds = _measure(setting, only, chosen)
-        met = _record(setting, rounds, chosen, _shown(arguments)) and met
+        met = _record(setting, rounds, chosen, shown(arguments, without=PLACES)) and met
     page.write(chosen.page, chosen.results)
     return 0 if met else MISSED
 
 
-def _record(setting: str, tried: Sequence[Round], chosen: argparse.Namespace, words: Sequence[str]) -> bool:
+def _record(setting: str, tried: Sequence[Round], chosen: argparse.Namespace, words: str) -> bool:
     """Whether every goal was met by the rounds that count."""
     rounds, name = quiet(tried), page.entry_name(setting)
     measured = Measured.of(rounds)
@@ -69,25 +71,16 @@ def _record(setting: str, tried: Sequence[Round], chosen: argparse.Namespace, wo
         "counted": {who: sum(one.contender == who for one in rounds) for who in {one.contender: 0 for one in tried}},
         "spread": {one: [round(value, 4) for value in ends] for one, ends in measured.spread().items()},
     }
-    command = " ".join(["python -m benchmarks.rivals", *words])
+    command = f"python -m benchmarks.rivals {words}"
     entry = record(name, found, command, results=chosen.results, details=details)
     print(table(name, [one for one in found if one.goal] or [Figure("rounds", len(rounds))]))
     return bool(entry["met"])
 
 
-def _shown(arguments: Sequence[str]) -> list[str]:
-    """Without the folders of this machine, and the options that name them."""
-    words = list(arguments)
-    for option in ("--environments", "--results", "--page"):
-        if option in words:
-            del words[words.index(option) : words.index(option) + 2]
-    return [Path(one).name if "/" in one else one for one in words]
-
-
 def _measure(setting: str, only: Sequence[str], chosen: argparse.Namespace) -> list[Round]:
     """All rounds, those too that do not count."""
     lengths = Lengths(warm=0.8 * chosen.seconds, closed=chosen.seconds, open=3 * chosen.seconds)
-    shown = drawn()
+    products = drawn()
     contenders = {one.name: _of_setting(one, setting) for one in _installed(chosen.environments) if one.name in only}
     with Workplace() as place, ExitStack() as stack:
         model = (chosen.model or _trained(place, setting)).resolve()
@@ -109,7 +102,7 @@ def _measure(setting: str, only: Sequence[str], chosen: argparse.Namespace) -> l
             contender = contenders[name]
             variables = _settings(place, auth_url) if name == OURS else {BUNDLE: str(model)}
             serving = running(contender, chosen.environments, place.path / name, variables, token)
-            return served_round(contender, shown, lengths, serving)
+            return served_round(contender, products, lengths, serving)
 
         return _in_turn([BARE] * (BARE in only) + [*contenders], one_round, chosen.rounds)
 

@@ -1,23 +1,15 @@
-"""docs/performance.md: the tables and the plot of the last results of each setting.
-
-Only what stands between the two marks is written anew; the rest of the page is by hand.
-"""
+"""docs/performance.md: the tables and the plot of the last results of each setting."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import ROOT
+from benchmarks.page import Entry, latest, markdown, measured_by, picture, verdict, write_between
 from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, OURS
 from benchmarks.rivals.figures import OPEN
 from benchmarks.rivals.rounds import CLIENTS, WARM_CLIENTS
 
-PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- rivals: written by make bench-rivals -->", "<!-- end of rivals -->"
 LABELS = {BARE: "the bare predictor", **{one.name: one.label for one in CONTENDERS}}
 RATIOS = {
     "cpu_added_ms": "processor time added over the bare predictor, 16 clients, ms a request",
@@ -38,8 +30,6 @@ DOLLARS_A_CORE_HOUR = 0.0375
 RECORD = 5
 """Rounds of each contender, from which on the figures are worth keeping."""
 
-Entry = Mapping[str, Any]
-
 
 def entry_name(setting: str) -> str:
     return "rivals_" + setting.replace("-", "_")
@@ -48,38 +38,25 @@ def entry_name(setting: str) -> str:
 def write(page: Path, results: Path) -> None:
     """Between the marks of `page`, and its plots in the folder beside it that has its name."""
     last = latest(results)
-    parts = [*_table(("contender", "how it is set up"), [(one.label, one.setting) for one in CONTENDERS]), ""]
+    parts = [*markdown(("contender", "how it is set up"), [(one.label, one.setting) for one in CONTENDERS]), ""]
     for setting in ROWS:
         if (entry := last.get(entry_name(setting))) is None:
             continue
-        picture = page.with_suffix("") / f"{setting}.svg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        plot(entry, picture)
-        parts.append(section(setting, entry, f"{picture.parent.name}/{picture.name}"))
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+        file = page.with_suffix("") / f"{setting}.svg"
+        plot(entry, file)
+        parts.append(section(setting, entry, f"{file.parent.name}/{file.name}"))
+    write_between(page, "rivals", parts)
 
 
-def latest(results: Path) -> dict[str, Entry]:
-    """By name, the entry that was measured last."""
-    found: dict[str, Entry] = {}
-    for file in sorted(results.glob("*.json")):
-        found |= {one["name"]: one for one in json.loads(file.read_text(encoding="utf-8"))}
-    return found
-
-
-def section(setting: str, entry: Entry, picture: str) -> str:
-    details, machine = entry["details"], entry["machine"]
+def section(setting: str, entry: Entry, plotted: str) -> str:
+    details = entry["details"]
     counts = details["counted"]
     lines = [
         f"### `{setting}`",
         "",
-        f"{entry['date'][:10]}, commit {entry['commit']}, {machine['cores']} cores of {machine['cpu']}, "
-        f"Python {machine['python']}: `{entry['command']}`. Medians, [lowest, highest]; rounds of "
-        f"{details['seconds']:g} s for each number of clients, of which {min(counts.values())} to "
-        f"{max(counts.values())} count of each contender; {details['thrown_away']} were thrown away because the "
-        "machine was busy.",
+        f"{measured_by(entry)} Medians, [lowest, highest]; rounds of {details['seconds']:g} s for each number of "
+        f"clients, of which {min(counts.values())} to {max(counts.values())} count of each contender; "
+        f"{details['thrown_away']} were thrown away because the machine was busy.",
     ]
     if min(counts.values()) < RECORD:
         lines[-1] += f" **With fewer than {RECORD} rounds of each this is a first look, no record.**"
@@ -91,7 +68,7 @@ def section(setting: str, entry: Entry, picture: str) -> str:
             "",
             *goals(entry),
             "",
-            f"![Answers a second by clients, and processor time added]({picture})",
+            f"![Answers a second by clients, and processor time added]({plotted})",
             "",
             *_throughput(entry),
             "",
@@ -108,11 +85,11 @@ def contenders(entry: Entry) -> list[str]:
 def goals(entry: Entry) -> list[str]:
     """The ratios, and which goals were missed."""
     rows = [
-        (RATIOS[name], _value(entry, name), entry["goals"][name], "**missed**" if name in entry["missed"] else "met")
+        (RATIOS[name], _value(entry, name), entry["goals"][name], verdict(entry, name))
         for name in RATIOS
         if name in entry["goals"]
     ]
-    return _table(("", "measured", "goal", ""), rows) if rows else ["No goal: not all contenders took part."]
+    return markdown(("", "measured", "goal", ""), rows) if rows else ["No goal: not all contenders took part."]
 
 
 def _throughput(entry: Entry) -> list[str]:
@@ -126,7 +103,7 @@ def _throughput(entry: Entry) -> list[str]:
         cpu = f"{name}_{at}_cpu_ms"
         cost = f"{cost_of_1000(entry['figures'][cpu]):.5f}" if cpu in entry["figures"] else ""
         rows.append((LABELS[name], *cells, _with_spread(entry, cpu), added, cost))
-    return _table(heads, rows)
+    return markdown(heads, rows)
 
 
 def cost_of_1000(cpu_ms: float) -> float:
@@ -145,7 +122,7 @@ def _latency(entry: Entry) -> list[str]:
         )
         for name in contenders(entry)
     ]
-    return _table(heads, rows)
+    return markdown(heads, rows)
 
 
 def _errors(entry: Entry, name: str) -> str:
@@ -166,19 +143,10 @@ def _value(entry: Entry, name: str) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
-
-
 def plot(entry: Entry, file: Path) -> None:
-    """Two panels, as SVG with its text as text."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure as Picture
-
+    """Two panels: answers a second by clients, and processor time added."""
     found, names = entry["figures"], contenders(entry)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "aisle", "font.size": 9}):
-        picture = Picture(figsize=(9, 3.4), layout="constrained")
-        left, right = picture.subplots(1, 2)
+    with picture(file, (9, 3.4), panels=2) as (left, right):
         for name in names:
             style = {"linewidth": 2.5} if name == OURS else {"linewidth": 1}
             if name == BARE:
@@ -193,4 +161,3 @@ def plot(entry: Entry, file: Path) -> None:
         right.barh(list(added), list(added.values()))
         right.invert_yaxis()
         right.set(xlabel="CPU added over the bare predictor, ms a request")
-        picture.savefig(file, format="svg", metadata={"Date": None})
