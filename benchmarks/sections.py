@@ -9,8 +9,6 @@ from benchmarks import original_bulk, scale, training
 from benchmarks.page import Entry, latest, markdown, measured_by, picture, write_between
 
 GROWTH = ("scale", "training", "training_generated")
-NAMES = (*GROWTH, "original_bulk", "networks", "image_models")
-"""Of the benchmarks that the page shows."""
 PARTS = ("images", "transformer", "models")
 WAYS = {
     original_bulk.THEIRS: "pandas and Keras, 32 products at a time",
@@ -66,7 +64,7 @@ def growth(last: Mapping[str, Entry], file: Path) -> list[str]:
 
 def _lines(last: Mapping[str, Entry]) -> dict[str, Line]:
     """What is plotted: each verb on generated products, and training on both kinds."""
-    found = {verb: _line(last["scale"], f"{verb}_{{}}_s", scale.ROWS) for verb in scale.VERBS}
+    found: dict[str, Line] = {verb: _line(last["scale"], f"{verb}_{{}}_s", scale.ROWS) for verb in scale.VERBS}
     for entry, kind, sizes in _trainings(last):
         for cache in ("cold", "cached"):
             found[f"train, {cache}, {kind}"] = _line(entry, f"{kind}_{{}}_{cache}_s", sizes)
@@ -78,7 +76,7 @@ def _trainings(last: Mapping[str, Entry]) -> list[tuple[Entry, str, Sequence[int
     return [(last[name], kind, sizes) for name, kind, sizes in kinds if name in last]
 
 
-def _line(entry: Entry, name: str, sizes: Sequence[int]) -> dict[int, float]:
+def _line(entry: Entry, name: str, sizes: Sequence[int]) -> Line:
     figures = entry["figures"]
     return {rows: figures[name.format(rows)] for rows in sizes if name.format(rows) in figures}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from benchmarks import check, original_bulk, scale, sections, training
-from benchmarks.measure import Figure, Timed, record
+from benchmarks.__main__ import BENCHMARKS, ON_THE_PAGE, _benchmark
+from benchmarks.measure import ROOT, Figure, Timed, record
 from benchmarks.networks import fewer_images, passes_of, product_figures
 from benchmarks.page import marks, write_between
 
@@ -174,6 +177,19 @@ def test_a_page_without_a_place_for_what_was_measured_is_said(tmp_path: Path) ->
     with pytest.raises(ValueError, match="no place for bulk"):
         write_between(page, "bulk", ["measured"])
     assert page.read_text() == "by hand\n"
+
+
+@pytest.mark.parametrize("name", ["real_catalogue", "scale", "training", "training_generated"])
+def test_whoever_measures_memory_has_little_itself(name: str) -> None:
+    """Linux counts the memory of the process that starts a command into the peak of the command."""
+    code = f"import sys; from benchmarks.__main__ import _benchmark; _benchmark({name!r}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not {"numpy", "polars", "aisle.settings", "matplotlib"} & set(loaded.stdout.split())
+
+
+def test_every_name_has_its_benchmark() -> None:
+    assert all(callable(_benchmark(name)) for name in BENCHMARKS)
+    assert set(BENCHMARKS) >= ON_THE_PAGE
 
 
 def test_time_that_grows_as_rows_do_has_the_exponent_one() -> None:
