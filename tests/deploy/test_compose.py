@@ -168,7 +168,29 @@ def test_a_worker_is_well_whose_heartbeat_is_new(services: dict[str, dict[str, A
 
 PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----"
 FROM_ENV = {
+    "auth": {
+        "TOKEN_ISSUER": "shop",
+        "TOKEN_AUDIENCE": "catalogue",
+        "ACCESS_TOKEN_EXPIRE_MINUTES": "5",
+        "REFRESH_TOKEN_EXPIRE_DAYS": "2",
+        "SIGNING_ALGORITHM": "ES256",
+        "SIGNING_KEY_LEAD_MINUTES": "20",
+        "LOGIN_FAILURES": "5",
+        "LOGIN_WINDOW_MINUTES": "30",
+        "LOGIN_ATTEMPTS_PER_MINUTE": "6",
+    },
     "serve": {
+        "SERVE_MODEL": "0123456789ab",
+        "CHAMPION_POLL_SECONDS": "4",
+        "THREADS": "1",
+        "QUEUE_SIZE": "8",
+        "BATCH_SIZE": "4",
+        "PREDICT_TIMEOUT_SECONDS": "6",
+        "PREDICTIONS_KEEP_DAYS": "30",
+        "RECORDS_MIB": "2",
+        "TOKEN_ISSUER": "shop",
+        "TOKEN_AUDIENCE": "catalogue",
+        "CONSOLE_IDLE_HOURS": "1",
         "BATCH_LOCATIONS": "s3://shop/",
         "BATCH_QUOTAS": "admin=1/10",
         "BATCH_MAX_MIB": "7",
@@ -179,6 +201,7 @@ FROM_ENV = {
     "worker": {
         "BATCH_LOCATIONS": "s3://shop/",
         "BATCHES_KEEP_DAYS": "3",
+        "WORKER_POLL_SECONDS": "1",
         "WORKER_LEASE_SECONDS": "9",
         "WORKER_PROCESSES": "2",
         "BUNDLE_PUBLIC_KEY": PUBLIC_KEY,
