@@ -19,7 +19,7 @@ from aisle.errors import CheckFailed, InputError, ServiceMissing
 from aisle.experiments import run as experiments
 from aisle.loop import retrain as module
 from aisle.loop.corrections import FOLDER, alone
-from aisle.loop.retrain import MOST_FAILURES, Retrainings, Way
+from aisle.loop.retrain import MOST_FAILURES, Retrainings, Way, champions_recipe
 from aisle.loop.triggers import NotDue
 from aisle.loop.watch import run_due, watch
 from aisle.monitoring.stages import LAST, textfile
@@ -33,7 +33,7 @@ from aisle.store.engine import open_database, reading, writing
 from aisle.store.experiments import Arm, Experiment, Shadowed
 from aisle.store.predictions import Feedback, PredictionRecord
 from aisle.store.retrainings import Cause, Retraining, Stage
-from aisle.training.recipes import light
+from aisle.training.recipes import LstmVgg16, Recipe, light
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 PRODUCTS = 20
@@ -368,6 +368,28 @@ def test_a_stage_that_fails_again_and_again_is_given_up(fresh: Shop, monkeypatch
     assert given_up.stage is Stage.FAILED
     assert "no catalogue" in given_up.detail["error"]
     assert fresh.retrainings().active() is None
+
+
+def test_what_the_champion_was_trained_with_is_chosen_again(shop: Shop) -> None:
+    assert champions_recipe(shop.settings) == ("light", {})
+
+
+def test_what_was_chosen_of_the_recipe_reaches_the_training(fresh: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.retrainings().undo()
+    way = replace(fresh.way(), recipe="lstm-vgg16", choices={"weights": "none", "fine_tune": 3})
+    fresh.retrainings().begin(Cause.HAND, reason="as before", way=way)
+    trained: list[Recipe] = []
+
+    def given_up(recipe: Recipe, *_: Any, **__: Any) -> Any:
+        trained.append(recipe)
+        raise InputError("not trained here")
+
+    monkeypatch.setattr(module, "train_bundle", given_up)
+    with pytest.raises(InputError):
+        fresh.retrainings().advance()
+    [chosen] = trained
+    assert isinstance(chosen, LstmVgg16)
+    assert (chosen.image.weights, chosen.image.fine_tuning.most) == ("none", 3)
 
 
 def test_an_outside_service_that_is_away_is_no_failure(fresh: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

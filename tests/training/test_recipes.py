@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ from aisle.errors import UsageError
 from aisle.pipeline import choose_recipe
 from aisle.settings import Settings
 from aisle.training import vgg16
-from aisle.training.recipes import LstmVgg16, recipe
+from aisle.training.recipes import LstmVgg16, Teaching, choices_in, recipe
 
 
 def test_an_unknown_recipe_is_told_which_there_are() -> None:
@@ -59,3 +61,29 @@ def test_weights_that_were_downloaded_before_need_no_network(monkeypatch: pytest
     chosen = choose_recipe("lstm-vgg16", Settings(keras_home=tmp_path))
     assert isinstance(chosen, LstmVgg16)
     assert chosen.image.weights == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("light", {}),
+        ("lstm-vgg16", {"weights": "none", "fine_tune": 3}),
+        ("full", {"text_models": "camembert,/models/mine", "image_models": "dinov2", "fine_tune": 2}),
+        ("full", {"text_models": "camembert"}),
+    ],
+)
+def test_what_was_chosen_of_a_recipe_is_read_off_a_bundle_s_lineage(name: str, choices: dict[str, str | int]) -> None:
+    chosen = recipe(name, **choices)
+    lineage = json.loads(json.dumps(asdict(chosen), default=str))
+    assert recipe(name, **choices_in(name, lineage)) == chosen
+
+
+def test_a_model_that_lay_in_a_folder_is_not_looked_for_by_its_sum() -> None:
+    lineage = json.loads(json.dumps(asdict(recipe("full", text_models="sha256:0123"))))
+    with pytest.raises(UsageError, match="does not say where"):
+        choices_in("full", lineage)
+
+
+def test_a_teacher_is_read_off_by_its_version(tmp_path: Path) -> None:
+    chosen = recipe("light", teacher=Teaching("4f87a77479ab", tmp_path))
+    assert choices_in("light", json.loads(json.dumps(asdict(chosen), default=str))) == {"teacher": "4f87a77479ab"}

@@ -15,7 +15,7 @@ from aisle.logs import LogFile
 
 
 @click.group(invoke_without_command=True)
-@click.option("--recipe", "recipe_name", default=None, help="How to train; default: as the champion was trained.")
+@click.option("--recipe", "recipe_name", default=None, help="How to train.  [default: as the champion was]")
 @click.option(
     "--data", type=FOLDER, default=None, help="Raw folder that corrections are added to.  [default: data/raw]"
 )
@@ -54,8 +54,9 @@ def retrain(
     shop = Retrainings(settings, who=operator())
 
     def way() -> Way:
-        base = data or settings.data_path / "raw"
-        return Way(base, recipe_name or champions_recipe(settings), ContractOptions(max_bad, allow_missing_types))
+        recipe, choices = (recipe_name, {}) if recipe_name else champions_recipe(settings)
+        contract = ContractOptions(max_bad, allow_missing_types)
+        return Way(data or settings.data_path / "raw", recipe, contract, choices)
 
     def tell(now: Retraining) -> None:
         click.echo(_line(now), err=True)

@@ -10,7 +10,7 @@ products, or an administrator has to say, there is nothing to do but to call it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from aisle.logs import get_logger
 from aisle.loop.corrections import CATALOGUE, FOLDER, alone, collect
 from aisle.loop.versions import version_by_dvc
 from aisle.measuring import judge_challenger
-from aisle.model.bundle import MODEL_FILE, Bundle
+from aisle.model.bundle import LINEAGE_FILE, MODEL_FILE, Bundle
 from aisle.monitoring import stages
 from aisle.pipeline import choose_recipe, train_bundle
 from aisle.registry.bundles import CHAMPION, BundleStore
@@ -40,6 +40,7 @@ from aisle.store.engine import open_database, reading, writing
 from aisle.store.experiments import Experiment, Outcome
 from aisle.store.migrate import migrate
 from aisle.store.retrainings import Cause, Retraining, Stage
+from aisle.training.recipes import choices_in
 
 MOST_FAILURES = 3
 """A stage that failed so often in a row is given up."""
@@ -52,11 +53,13 @@ Step = tuple[Stage, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What is chosen at the beginning: `base` is a raw folder, `recipe` by default that of the champion."""
+    """What is chosen at the beginning: `base` is a raw folder, `recipe` by default that of the champion, with the
+    `choices` that it was trained with."""
 
     base: Path
     recipe: str
     contract: ContractOptions = ContractOptions()
+    choices: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class Retrainings:
@@ -81,6 +84,7 @@ class Retrainings:
             "reason": reason,
             "base": str(way.base.resolve()),
             "recipe": way.recipe,
+            "choices": dict(way.choices),
             "contract": asdict(way.contract),
         }
         with writing(self.engine) as connection:
@@ -185,7 +189,7 @@ class Retrainings:
     def _train(self, now: Retraining) -> Step:
         champion = self._store.serving().champion
         trained = train_bundle(
-            choose_recipe(now.detail["recipe"], self.settings),
+            choose_recipe(now.detail["recipe"], self.settings, **now.detail.get("choices", {})),
             self._catalogue(now),
             self.settings,
             who=self._who,
@@ -343,10 +347,11 @@ class Retrainings:
         )
 
 
-def champions_recipe(settings: Settings) -> str:
-    """The recipe that the champion was trained by. Raises InputError without a champion."""
+def champions_recipe(settings: Settings) -> tuple[str, dict[str, str | int]]:
+    """The recipe that the champion was trained by, and what was chosen of it. Raises InputError without one."""
     bundle = Bundle.load(BundleStore(settings.models_path).find(CHAMPION))
-    return str(bundle.json(MODEL_FILE)["recipe"])
+    name = str(bundle.json(MODEL_FILE)["recipe"])
+    return name, choices_in(name, bundle.json(LINEAGE_FILE)["configuration"])
 
 
 def _contract(now: Retraining) -> ContractOptions:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aisle.files import sha256_file, sha256_json
-from aisle.training.recipes import Full
+from aisle.training.recipes import OF_A_FOLDER, Full
 
 KEPT_SUFFIXES = frozenset({".bin", ".json", ".model", ".safetensors", ".txt"})
 """Of files that say what a model in a folder is; what else lies there is for people."""
@@ -36,4 +36,4 @@ def _source(name: str) -> str:
     if not folder.is_dir():
         return name
     files = [path for path in sorted(folder.iterdir()) if path.suffix in KEPT_SUFFIXES]
-    return f"sha256:{sha256_json({path.name: sha256_file(path) for path in files})}"
+    return f"{OF_A_FOLDER}{sha256_json({path.name: sha256_file(path) for path in files})}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from aisle.errors import UsageError
 from aisle.model.decisions import Cost
@@ -290,6 +291,8 @@ class Full:
 
 
 Recipe = Light | LstmVgg16 | Full
+OF_A_FOLDER = "sha256:"
+"""What a lineage calls a model by that lay in a folder: the sum of its files follows."""
 
 
 def light(teacher: Teaching | None = None) -> Light:
@@ -342,3 +345,26 @@ def choices_of(name: str) -> frozenset[str]:
         return frozenset(signature(RECIPES[name]).parameters)
     except KeyError:
         raise UsageError(f"there is no recipe {name!r}; there is {', '.join(RECIPES)}") from None
+
+
+def choices_in(name: str, configuration: Mapping[str, Any]) -> dict[str, str | int]:
+    """What had been chosen of the recipe `name`, read off the configuration in a bundle's lineage: `recipe` with it
+    trains in the same way again.
+
+    Raises UsageError for models that lay in a folder: a lineage has the sum of their files and not where they were.
+    """
+    if name == "lstm-vgg16":
+        image = configuration["image"]
+        return {"weights": image["weights"], "fine_tune": image["fine_tuning"]["most"]}
+    if name == "full":
+        parts = {kind: configuration[kind] for kind in ("text", "image")}
+        if any(model.startswith(OF_A_FOLDER) for one in parts.values() for model in one["models"]):
+            raise UsageError(
+                "it began with a model in a folder, and its lineage does not say where",
+                hint="Train it by hand: aisle train --recipe full --text-models FOLDER.",
+            )
+        found: dict[str, str | int] = {f"{kind}_models": ",".join(one["models"]) for kind, one in parts.items()}
+        epochs = {one["tuning"]["epochs"] for one in parts.values()}
+        return found | ({"fine_tune": epochs.pop()} if len(epochs) == 1 else {})
+    teacher = configuration.get("teacher")
+    return {"teacher": teacher["version"]} if teacher else {}
