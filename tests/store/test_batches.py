@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.store.conftest import NOW
 
 from aisle.store import batches
-from aisle.store.batches import FINISH, FIRST_ERRORS, PLAN, Batch, BatchState, Claim, NewBatch, PieceRow
+from aisle.store.batches import FINISH, FIRST_ERRORS, PLAN, Batch, BatchState, Claim, NewBatch, PieceRow, PieceState
 from aisle.store.engine import reading, writing
 from aisle.store.schema import batch_pieces
 
@@ -265,6 +265,39 @@ def test_what_ended_before_a_moment_is_found(engine: Engine) -> None:
         batches.cancel(connection, batch.id, at=NOW)
         assert batches.ended_before(connection, NOW) == []
         assert batches.ended_before(connection, NOW + timedelta(seconds=1)) == [batch.id]
+
+
+def backlog(engine: Engine, *, seconds: float = 0) -> batches.Backlog:
+    with reading(engine) as connection:
+        return batches.backlog(connection, now=NOW + timedelta(seconds=seconds))
+
+
+def test_without_batches_nothing_waits(engine: Engine) -> None:
+    found = backlog(engine)
+    assert not any(found.batches.values())
+    assert not any(found.pieces.values())
+    assert found.tried_in_vain == 0
+
+
+def test_the_backlog_is_what_is_free_what_is_held_and_what_was_put_back(engine: Engine) -> None:
+    running(engine, 3, 3, 3, 3)
+    unwanted = ordered(engine)
+    with writing(engine) as connection:
+        batches.cancel(connection, unwanted.id, at=NOW)
+    taken(engine, "one")
+    failing = taken(engine, "two")
+    with writing(engine) as connection:
+        batches.put_back(connection, failing, "the disk is full", free_at=NOW + timedelta(seconds=8))
+    found = backlog(engine, seconds=1)
+    assert found.pieces == {PieceState.FREE: 2, PieceState.HELD: 1, PieceState.PUT_BACK: 1}
+    assert found.tried_in_vain == 1
+    assert {state: count for state, count in found.batches.items() if count} == {
+        BatchState.RUNNING: 1,
+        BatchState.CANCELLED: 1,
+    }
+    later = backlog(engine, seconds=60)  # the lease is over, and the pause
+    assert later.pieces == {PieceState.FREE: 4, PieceState.HELD: 0, PieceState.PUT_BACK: 0}
+    assert later.tried_in_vain == 1
 
 
 def test_workers_at_the_same_time_do_every_piece_once_and_one_of_them_finishes(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from aisle.console.bulk import HERE as BULK
 from aisle.console.pages import create_console
 from aisle.logs import get_logger
 from aisle.registry.bundles import BundleStore
+from aisle.service.backlog import tell_backlog
 from aisle.service.batches import Intake
 from aisle.service.batching import BatchingQueue
 from aisle.service.champion import Champion
@@ -46,6 +47,8 @@ from aisle.web.requests import RequestMiddleware
 
 PUBLIC = tuple(subject.router for subject in (entrance, predict, explain, batches, feedback, model))
 """What clients outside may reach; the others are for the machines beside the service."""
+BACKLOG_SECONDS = 15.0
+"""As often as Prometheus looks."""
 
 
 def create_app(
@@ -95,7 +98,8 @@ def create_app(
         every = settings.champion_poll_seconds
         following = [
             asyncio.create_task(_follow(champion, verifier, every)),
-            asyncio.create_task(_follow_experiments(parts.experiments, every)),
+            asyncio.create_task(_now_and_then(parts.experiments.follow, every)),
+            asyncio.create_task(_now_and_then(lambda: tell_backlog(engine, clock), BACKLOG_SECONDS)),
         ]
         try:
             with parts.draining.on_sigterm():
@@ -138,9 +142,9 @@ async def _follow(champion: Champion, verifier: Verifier, seconds: float) -> Non
         await _whatever_happens(champion.follow)
 
 
-async def _follow_experiments(experiments: Experiments, seconds: float) -> None:
+async def _now_and_then(work: Callable[[], object], seconds: float) -> None:
     while True:
-        await _whatever_happens(experiments.follow)
+        await _whatever_happens(work)
         await asyncio.sleep(seconds)
 
 

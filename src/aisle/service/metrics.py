@@ -61,6 +61,23 @@ PHOTOS = from_zero(
     Counter("aisle_review_photos", "Photos of products that people should look at, by outcome.", ["outcome"]),
     *("made", "dropped", "damaged"),
 )
+BATCHES = Gauge(
+    "aisle_batches",
+    "Batches that are known, by state; those that are over are forgotten after BATCHES_KEEP_DAYS.",
+    ["state"],
+    multiprocess_mode="livemostrecent",
+)
+BATCH_PIECES = Gauge(
+    "aisle_batch_pieces",
+    "Pieces of batches that are not done: free for a worker, held by one, or put back for a while.",
+    ["state"],
+    multiprocess_mode="livemostrecent",
+)
+BATCH_PIECES_IN_VAIN = Gauge(
+    "aisle_batch_pieces_tried_in_vain",
+    "Pieces of batches that were put back at least once, and are not done.",
+    multiprocess_mode="livemostrecent",
+)
 
 EXPERIMENT_RUNNING = Gauge(
     "aisle_experiment_running",

@@ -35,6 +35,23 @@ class BatchState(StrEnum):
 ACTIVE = (BatchState.WAITING, BatchState.RUNNING)
 
 
+class PieceState(StrEnum):
+    """A piece that is not done is free for a worker, held by one, or put back until a later moment."""
+
+    FREE = "free"
+    HELD = "held"
+    PUT_BACK = "put_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is known of batches, by `state`; the `pieces` that are not done; those of them that were tried in vain."""
+
+    batches: Mapping[BatchState, int]
+    pieces: Mapping[PieceState, int]
+    tried_in_vain: int
+
+
 @dataclass(frozen=True, slots=True)
 class NewBatch:
     """`location` is None for an upload, whose `images` are just said to be there. `fingerprint` is the request's."""
@@ -200,6 +217,25 @@ def is_anybody_at_work(connection: Connection, *, now: datetime) -> bool:
     """Whether a worker has a piece, of whichever batch."""
     held = select(batch_pieces.c.number).where(batch_pieces.c.worker.is_not(None), batch_pieces.c.free_at > now)
     return connection.execute(held.limit(1)).first() is not None
+
+
+def backlog(connection: Connection, *, now: datetime) -> Backlog:
+    """Of all users together."""
+    states = select(batches.c.state, func.count()).group_by(batches.c.state)
+    by_state = {row.state: row[1] for row in connection.execute(states)}
+    is_free, is_held = batch_pieces.c.free_at <= now, batch_pieces.c.worker.is_not(None)
+    counts = select(
+        func.count().filter(is_free),
+        func.count().filter(~is_free, is_held),
+        func.count().filter(~is_free, ~is_held),
+        func.count().filter(batch_pieces.c.failures > 0),
+    )
+    *pieces, tried_in_vain = connection.execute(counts.select_from(batch_pieces)).one()
+    return Backlog(
+        {state: by_state.get(state.value, 0) for state in BatchState},
+        dict(zip(PieceState, pieces, strict=True)),
+        tried_in_vain,
+    )
 
 
 def claim(connection: Connection, worker: str, *, now: datetime, lease: timedelta) -> Claim | None:
