@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,10 +37,8 @@ def test_what_waits_is_told_and_stays_so_while_the_database_is_away(
     backlog.tell_backlog(engine, utc_now)
     assert expected <= told()
 
-    @contextmanager
-    def away(_: object) -> Iterator[None]:
+    def away(_: object) -> None:
         raise ServiceMissing("the database is away")
-        yield
 
     monkeypatch.setattr(backlog, "reading", away)
     backlog.tell_backlog(engine, utc_now)
