@@ -1,4 +1,4 @@
-"""Memory goes back to the system: a process that looked at one large image is soon as small as before."""
+"""Memory goes back to the system, and to look for what is not needed any more stops no service."""
 
 from __future__ import annotations
 
@@ -37,3 +37,20 @@ def test_a_large_piece_goes_back_when_it_is_free_whatever_came_after_it() -> Non
 def _kept(what: str) -> int:
     done = subprocess.run([sys.executable, "-c", KEPT, what], check=True, capture_output=True, text=True)
     return int(done.stdout)
+
+
+LOOKED_AT = """
+import gc
+from aisle.processes import pass_over_what_is_there
+
+many = [[] for _ in range(200_000)]
+pass_over_what_is_there()
+print(len(gc.get_objects()), gc.get_freeze_count())
+"""
+
+
+def test_what_is_there_once_a_service_has_started_is_not_gone_through_again() -> None:
+    done = subprocess.run([sys.executable, "-c", LOOKED_AT], check=True, capture_output=True, text=True)
+    looked_at, passed_over = map(int, done.stdout.split())
+    assert looked_at < 100
+    assert passed_over > 200_000

@@ -1,9 +1,10 @@
-"""Processes that must not outlive the one that started them, nor keep what they need no more."""
+"""Processes that must not outlive the one that started them, keep what they need no more, or pause for it."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -33,3 +34,13 @@ def give_back_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def pass_over_what_is_there() -> None:
+    """Have the garbage collector look no more at what a process has by now: modules, routes, a model.
+
+    Or all of a service stops now and then, for the 100 ms that it takes to go through 170,000 objects which stay.
+    What is there is freed by its last reference all the same, a cycle of it is not.
+    """
+    gc.collect()
+    gc.freeze()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -62,6 +64,24 @@ def test_the_old_one_stays_open_until_it_is_given_back(
         assert not isinstance(outcome, InputError)
     with pytest.raises(RuntimeError):  # closed
         old.predict([Product("piscine", "", photo)])
+
+
+def test_the_one_that_was_replaced_goes_by_its_last_reference(
+    champion: Champion, store: BundleStore, other_bundle: Bundle, photo: bytes
+) -> None:
+    """The garbage collector passes over what a service had when it started."""
+    with champion.lend() as old:
+        old.predict([Product("piscine", "", photo)])
+        assert old.neighbours is not None
+        left = [weakref.ref(one) for one in (old, old.encoder)]
+    del old
+    gc.disable()
+    try:
+        store.make_champion(other_bundle.version)
+        assert champion.follow()
+        assert [one() for one in left] == [None] * 2
+    finally:
+        gc.enable()
 
 
 def gone(folder: Path) -> None:

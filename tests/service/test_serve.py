@@ -1,4 +1,4 @@
-"""Starting the prediction service where something that it needs is missing."""
+"""Starting the prediction service, and where something that it needs is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from aisle.registry.bundles import BundleStore
+from aisle.service import serve
 from aisle.service.serve import TRY_AGAIN_SECONDS, worker
+from aisle.settings import Settings
 
 
 def test_a_worker_that_cannot_serve_yet_says_so_in_one_line_and_lets_another_try(
@@ -22,3 +25,15 @@ def test_a_worker_that_cannot_serve_yet_says_so_in_one_line_and_lets_another_try
     [line] = [one for one in capsys.readouterr().err.splitlines() if "cannot serve yet" in one]
     assert "there is no champion" in line
     assert "Traceback" not in line
+
+
+def test_a_service_that_has_started_is_not_stopped_to_look_for_garbage_in_what_stays(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[str] = []
+    monkeypatch.setattr(serve, "pass_over_what_is_there", lambda: there.append("once"))
+    settings = Settings(models_path=store.root, database_url=f"sqlite:///{tmp_path / 'aisle.db'}", threads=1)
+    app = serve.open_service(settings)
+    app.state.parts.champion.close()
+    app.state.parts.engine.dispose()
+    assert there == ["once"]

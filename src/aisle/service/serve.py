@@ -16,7 +16,7 @@ from aisle.auth.serve import open_accounts
 from aisle.auth.tokens import TokenPolicy, Verifier
 from aisle.errors import AisleError
 from aisle.logs import LogFile, get_logger, setup_logging
-from aisle.processes import follow_parent, give_back_memory
+from aisle.processes import follow_parent, give_back_memory, pass_over_what_is_there
 from aisle.registry.bundles import BundleStore
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
@@ -83,7 +83,9 @@ def open_service(settings: Settings) -> FastAPI:
     engine = open_database(settings.database_url)
     migrate(engine)
     keys = fetch_keys(f"{settings.token_service_url}/.well-known/jwks.json")
-    return create_app(champion, engine, Verifier(keys, TokenPolicy.of(settings)), settings)
+    app = create_app(champion, engine, Verifier(keys, TokenPolicy.of(settings)), settings)
+    pass_over_what_is_there()
+    return app
 
 
 def worker(*, sleep: Callable[[float], object] = time.sleep) -> FastAPI:
