@@ -117,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         for name, value in extra.items():
             self.send_header(name, value)
+        if fault.send is not None or fault.claim is not None:
+            self.send_header("Connection", "close")  # or a client may ask again on a connection that is just closed
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -124,7 +126,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if fault.stall:
             server.released.wait(60)
-        self.close_connection = fault.send is not None or fault.claim is not None
 
     def _empty(self, status: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
