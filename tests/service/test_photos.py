@@ -191,6 +191,7 @@ def test_a_photo_goes_some_time_after_the_last_word_on_its_product(start_service
     service = start_service()
     [record] = waiting(service, 1)
     clock = SetClock()
+    clock.now = utc_now()  # the service's own recorder forgets by this one
     recorder = Recorder(service.engine, keep=timedelta(days=365), photo_bytes=1 << 20, clock=clock)
     recorder.record(Photo(record.id, clock(), b"a photo"))
     assert recorder.flush()
