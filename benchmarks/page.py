@@ -44,6 +44,11 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
+def number(value: float) -> str:
+    """Three significant digits, the thousands set apart; never with a power of ten, which is read wrongly."""
+    return f"{float(f'{value:.3g}'):,.15g}"
+
+
 def verdict(entry: Entry, name: str) -> str:
     return "**missed**" if name in entry["missed"] else "met"
 

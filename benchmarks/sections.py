@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import original_bulk, scale, training
-from benchmarks.page import Entry, latest, markdown, measured_by, picture, write_between
+from benchmarks.page import Entry, latest, markdown, measured_by, number, picture, write_between
 
 GROWTH = ("scale", "training", "training_generated")
 PARTS = ("images", "transformer", "models")
@@ -88,9 +88,11 @@ def _powers(last: Mapping[str, Entry]) -> list[str]:
         label = "the four together" if verb == "total" else verb
         power, step = found[f"{verb}_exponent"], found[f"{verb}_exponent_of_the_last_step"]
         rows.append((label, f"{power:.2f}", _judged(power), f"{step:.2f}"))
-    for entry, kind, _ in _trainings(last):
+    for entry, kind, sizes in _trainings(last):
         power = entry["figures"][f"{kind}_cold_exponent"]
-        rows.append((f"train `light`, cold, {kind}", f"{power:.2f}", _judged(power), ""))
+        seconds = _line(entry, f"{kind}_{{}}_cold_s", sizes)
+        step = training.exponent({size: seconds[size] for size in sorted(seconds)[-2:]})
+        rows.append((f"train `light`, cold, {kind}", f"{power:.2f}", _judged(power), f"{step:.2f}"))
     heads = ("seconds grow with this power of the rows", "all sizes", f"goal {scale.EXPONENT_GOAL}", "last step")
     return markdown(heads, rows)
 
@@ -101,9 +103,7 @@ def _judged(power: float) -> str:
 
 def _seconds(lines: Mapping[str, Line]) -> list[str]:
     sizes = sorted({rows for line in lines.values() for rows in line})
-    rows = [
-        (label, *(f"{line[size]:.3g}" if size in line else "" for size in sizes)) for label, line in lines.items()
-    ]
+    rows = [(label, *(number(line[size]) if size in line else "" for size in sizes)) for label, line in lines.items()]
     return markdown(("seconds", *(f"{size:,} rows" for size in sizes)), rows)
 
 
@@ -141,7 +141,7 @@ def bulk(entry: Entry) -> list[str]:
     for name, label in WAYS.items():
         unit = name.replace("-", "_")
         ratio = figures.get(f"{unit}_ratio")
-        rows.append((label, f"{figures[f'{unit}_per_s']:.3g}", "" if ratio is None else f"{ratio:.3g}"))
+        rows.append((label, number(figures[f"{unit}_per_s"]), "" if ratio is None else number(ratio)))
     return [measured_by(entry), "", *markdown(("", "products a second", "times the first"), rows)]
 
 

@@ -14,7 +14,7 @@ from benchmarks import check, original_bulk, scale, sections, training
 from benchmarks.__main__ import BENCHMARKS, ON_THE_PAGE, _benchmark
 from benchmarks.measure import ROOT, Figure, Timed, record
 from benchmarks.networks import fewer_images, passes_of, product_figures
-from benchmarks.page import marks, write_between
+from benchmarks.page import marks, number, write_between
 
 from aisle.model.bundle import Bundle
 
@@ -124,6 +124,11 @@ def recorded(results: Path, name: str, *figures: Figure) -> None:
     record(name, figures, f"python -m benchmarks {name}", results=results)
 
 
+@pytest.mark.parametrize(("value", "said"), [(4302.04, "4,300"), (771.2, "771"), (0.9349, "0.935"), (-1.396, "-1.4")])
+def test_a_figure_on_the_page_has_three_digits_and_no_power_of_ten(value: float, said: str) -> None:
+    assert number(value) == said
+
+
 def test_the_page_says_how_time_grows_and_which_goal_was_missed(tmp_path: Path) -> None:
     sizes = scale.ROWS
     seconds = [{verb: Timed(rows / 1000, 100, "") for verb in scale.VERBS} for rows in sizes]
@@ -131,14 +136,16 @@ def test_the_page_says_how_time_grows_and_which_goal_was_missed(tmp_path: Path) 
     recorded(tmp_path, "scale", *each, *scale.exponents(sizes, seconds))
     for name, kind, power in (("training", "real", 1.22), ("training_generated", "generated", 1.01)):
         trained = [Figure(f"{kind}_1000_{one}", 20) for one in ("cold_s", "cached_s", "cold_peak_mb", "images_share")]
+        last = (training.GENERATED if kind == "generated" else training.SIZES)[-1]
+        trained.append(Figure(f"{kind}_{last}_cold_s", 20 * (last / 1000) ** 0.5))
         recorded(tmp_path, name, *trained, Figure(f"{kind}_cold_exponent", power))
     page = tmp_path / "performance.md"
     page.write_text("\n".join(marks("growth")))
     sections.write(page, tmp_path)
     text = page.read_text()
     assert "| import | 1.00 | met | 1.00 |" in text
-    assert "| train `light`, cold, real | 1.22 | **missed** |" in text
-    assert "| train `light`, cold, generated | 1.01 | met |" in text
+    assert "| train `light`, cold, real | 1.22 | **missed** | 0.50 |" in text
+    assert "| train `light`, cold, generated | 1.01 | met | 0.50 |" in text
     assert "100,000 rows" in text
     assert (tmp_path / "performance" / "rows.svg").read_text().startswith("<?xml")
 

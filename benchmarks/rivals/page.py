@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.page import Entry, latest, markdown, measured_by, picture, verdict, write_between
+from benchmarks.page import Entry, latest, markdown, measured_by, number, picture, verdict, write_between
 from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, OURS
 from benchmarks.rivals.figures import OPEN
@@ -135,12 +135,12 @@ def _with_spread(entry: Entry, name: str) -> str:
     if name not in entry["figures"]:
         return ""
     low, high = entry["details"]["spread"][name]
-    return _value(entry, name) + (f" [{low:.3g}, {high:.3g}]" if low < high else "")
+    return _value(entry, name) + (f" [{number(low)}, {number(high)}]" if low < high else "")
 
 
 def _value(entry: Entry, name: str) -> str:
     value = entry["figures"].get(name)
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else number(value)
 
 
 def plot(entry: Entry, file: Path) -> None:
