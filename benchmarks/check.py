@@ -2,7 +2,8 @@
 
 Each figure is what ours costs over what a way of others costs that does the same or nearly so, in CPU seconds of one
 thread, in turn, in one run: a slower or busier machine slows both. `accepted.json` has the ratios that were accepted;
-`--accept` writes them anew. Exit code 4: a ratio is more than a quarter above the accepted one.
+`--accept` writes them anew. Exit code 4: a ratio is more than a quarter above the accepted one, each time that it was
+measured.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ ACCEPTED = Path(__file__).with_name("accepted.json")
 ROUNDS = 3
 SLOWER = 1.25
 """So many times the accepted ratio is too much. Between two runs on one busy machine they differ by a tenth."""
+TIMES = 3
+"""What is too much is measured so often at most: what became slower is so each time, what was disturbed is not."""
 REGRESSED = 4
 TITLES, PHOTOS, PRODUCTS, ROWS = 200, 12, 12, 1000
 
@@ -46,14 +49,25 @@ def main(arguments: Sequence[str], *, accepted: Path = ACCEPTED) -> int:
     chosen = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="aisle-check-") as folder:
-        found = {pair.name: ratio(pair) for pair in pairs(chosen.model, Path(folder))}
-    if chosen.accept:
-        accepted.write_text(json.dumps({name: round(one, 3) for name, one in found.items()}, indent=2) + "\n")
-        print(f"written: {accepted}")
-        return 0
-    known = json.loads(accepted.read_text())
+        measured = pairs(chosen.model, Path(folder))
+        if chosen.accept:
+            found = {pair.name: ratio(pair) for pair in measured}
+            accepted.write_text(json.dumps({name: round(one, 3) for name, one in found.items()}, indent=2) + "\n")
+            print(f"written: {accepted}")
+            return 0
+        known = json.loads(accepted.read_text())
+        found = ratios(measured, known)
     print(report(found, known))
     return REGRESSED if slower(found, known) else 0
+
+
+def ratios(chosen: Sequence[Pair], accepted: Mapping[str, float]) -> dict[str, float]:
+    """By name; of what is measured again because it seems slower, the least."""
+    found = {pair.name: ratio(pair) for pair in chosen}
+    for _ in range(TIMES - 1):
+        again = slower(found, accepted)
+        found |= {pair.name: min(found[pair.name], ratio(pair)) for pair in chosen if pair.name in again}
+    return found
 
 
 def slower(found: Mapping[str, float], accepted: Mapping[str, float]) -> list[str]:

@@ -95,6 +95,16 @@ def test_a_ratio_is_that_of_the_processor_s_time() -> None:
     assert check.ratio(pair) == pytest.approx(2, rel=0.2)
 
 
+@pytest.mark.parametrize(("each_time", "counts"), [((1.2,), 1.2), ((2.0, 1.1), 1.1), ((2.0, 1.9, 2.1), 1.9)])
+def test_what_seems_slower_is_measured_again_and_what_is_slower_stays_so(
+    each_time: tuple[float, ...], counts: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter(each_time)
+    monkeypatch.setattr(check, "ratio", lambda _: next(measured))
+    assert check.ratios([check.Pair("loops", list, list)], {"loops": 1.0}) == {"loops": counts}
+    assert list(measured) == []
+
+
 @pytest.mark.slow
 def test_nothing_is_slower_than_what_was_accepted(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     """`make bench-check`, which says what to do where something is meant to cost more."""
