@@ -24,7 +24,8 @@ from pathlib import Path
 import structlog
 
 ACCEPTED = Path(__file__).with_name("accepted.json")
-ROUNDS = 3
+ROUNDS, SECONDS = 3, 1.0
+"""At least so many rounds, and as many more as make so many CPU seconds: what takes 20 ms is soon disturbed."""
 SLOWER = 1.25
 """So many times the accepted ratio is too much. Between two runs on one busy machine they differ by a tenth."""
 TIMES = 3
@@ -87,19 +88,24 @@ def report(found: Mapping[str, float], accepted: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def ratio(pair: Pair, rounds: int = ROUNDS) -> float:
+def ratio(pair: Pair) -> float:
     """The median over rounds; the first round, in which all is still cold, does not count."""
-    found = [_seconds(pair.ours) / _seconds(pair.theirs) for _ in range(rounds + 1)]
+    found: list[float] = []
+    spent = 0.0
+    while len(found) <= ROUNDS or spent < SECONDS:
+        ours, theirs = _seconds(pair.ours), _seconds(pair.theirs)
+        found.append(ours / theirs)
+        spent += ours + theirs
     return statistics.median(found[1:])
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    before = _cpu()
+    before = cpu()
     work()
-    return _cpu() - before
+    return cpu() - before
 
 
-def _cpu() -> float:
+def cpu() -> float:
     """CPU seconds of this process and of those that it waited for."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))

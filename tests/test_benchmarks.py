@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -90,9 +92,32 @@ def test_what_nobody_has_accepted_is_told() -> None:
     assert "NOT ACCEPTED YET" in check.report({"titles": 0.5}, {})
 
 
-def test_a_ratio_is_that_of_the_processor_s_time() -> None:
-    pair = check.Pair("loops", lambda: sum(range(400_000)), lambda: sum(range(200_000)))
-    assert check.ratio(pair) == pytest.approx(2, rel=0.2)
+def test_a_ratio_is_the_median_of_the_rounds_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    ours, theirs = iter((90, 2, 9, 3)), iter((1, 1, 3, 1))
+
+    def spent(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    monkeypatch.setattr(check, "cpu", lambda: clock)
+    pair = check.Pair("loops", lambda: spent(next(ours)), lambda: spent(next(theirs)))
+    assert check.ratio(pair) == 3
+    assert (list(ours), list(theirs)) == ([], [])
+
+
+def test_what_takes_little_time_has_more_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0, check.SECONDS / 20)  # each way takes that long
+    monkeypatch.setattr(check, "cpu", lambda: next(clock))
+    begun: list[str] = []
+    check.ratio(check.Pair("loops", lambda: begun.append("ours"), lambda: begun.append("theirs")))
+    assert len(begun) == pytest.approx(20, abs=2)
+
+
+def test_the_processor_s_time_is_that_of_processes_too_and_none_of_it_is_waiting() -> None:
+    before, started = check.cpu(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=True)
+    assert 0 < check.cpu() - before < time.perf_counter() - started - 0.25
 
 
 @pytest.mark.parametrize(("each_time", "counts"), [((1.2,), 1.2), ((2.0, 1.1), 1.1), ((2.0, 1.9, 2.1), 1.9)])
