@@ -35,7 +35,7 @@ class Connections:
     async def ask(self, request: bytes) -> int:
         """The status of the answer; CONNECTION_ERROR where there is none."""
         try:
-            reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+            reader, writer = self._kept() or await asyncio.open_connection(*self._address)
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if b"transfer-encoding: chunked" in head:
@@ -52,6 +52,15 @@ class Connections:
         else:
             self._idle.append((reader, writer))
         return int(head.split(b" ", 2)[1])
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One that its server has not closed meanwhile, as servers do after some seconds without a request."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof() and reader.exception() is None:
+                return reader, writer
+            writer.close()
+        return None
 
     def close(self) -> None:
         for _, writer in self._idle:

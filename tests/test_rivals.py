@@ -24,6 +24,7 @@ from aisle.model.bundle import Bundle
 
 needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="the server and its load want a core each")
 SHORT = Lengths(warm=0.1, closed=0.1, open=0.2)
+REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 TRIVIAL = """
 import http.server, sys
 
@@ -89,6 +90,27 @@ def test_in_the_open_loop_time_counts_from_when_a_request_was_due() -> None:
 
     outcome = asyncio.run(arrive(Instant("", 0), [b""], [-10.0]))
     assert outcome.seconds[0] >= 10
+
+
+def test_a_connection_that_its_server_has_closed_is_not_used_again() -> None:
+    """Some close what was idle for five seconds: no error of theirs, where clients look before they ask."""
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def statuses() -> list[int]:
+        async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+            connections = Connections(*server.sockets[0].getsockname())
+            first = await connections.ask(REQUEST)
+            await connections._idle[0][0].read()  # until it is closed
+            found = [first, await connections.ask(REQUEST)]
+            connections.close()
+            return found
+
+    assert asyncio.run(statuses()) == [200, 200]
 
 
 def test_ratios_are_of_the_best_and_of_the_median_rival() -> None:

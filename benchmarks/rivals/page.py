@@ -26,7 +26,7 @@ RATIOS = {
 }
 
 DOLLARS_A_CORE_HOUR = 0.0375
-"""As docs/scale.md has it: a sixteenth of a general-purpose machine of 16 cores, on demand."""
+PRICE_OF = "a sixteenth of a general-purpose machine of 16 cores at $0.60, on demand, as in [scale.md](scale.md)"
 RECORD = 5
 """Rounds of each contender, from which on the figures are worth keeping."""
 
@@ -38,7 +38,9 @@ def entry_name(setting: str) -> str:
 def write(page: Path, results: Path) -> None:
     """Between the marks of `page`, and its plots in the folder beside it that has its name."""
     last = latest(results)
-    parts = [*markdown(("contender", "how it is set up"), [(one.label, one.setting) for one in CONTENDERS]), ""]
+    price = f"A core that is always busy costs ${DOLLARS_A_CORE_HOUR} an hour: {PRICE_OF}."
+    settings = markdown(("contender", "how it is set up"), [(one.label, one.setting) for one in CONTENDERS])
+    parts = [*settings, "", price, ""]
     for setting in ROWS:
         if (entry := last.get(entry_name(setting))) is None:
             continue
