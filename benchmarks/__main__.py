@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, record, shown, table
+from benchmarks.measure import RESULTS, ROOT, Figure, Options, Skipped, commit, record, shown, table
 from benchmarks.page import PAGE
 
 BENCHMARKS = (
@@ -41,9 +41,12 @@ BENCHMARKS = (
 )
 OF_ANOTHER = {"training_generated": ("training", "run_generated"), "drift_real": ("drift", "run_real")}
 """Where a benchmark is not `run` of the module with its name."""
-ON_THE_PAGE = frozenset({"scale", "training", "training_generated", "original_bulk", "networks", "image_models"})
+ON_THE_PAGE = frozenset(
+    {"scale", "training", "training_generated", "original_bulk", "networks", "image_models", "decoding", "engines"}
+)
 MISSED = 4
-PLACES = ("--real", "--results", "--page")
+PLACES = ("--real", "--results", "--page", "--model")
+"""What others have elsewhere, or do without: it is not in the command that a result stands with."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,13 +81,14 @@ def main(arguments: Sequence[str]) -> int:
         options = [one for one in arguments if one not in chosen.names]
         return max(_in_its_own_process(name, options) for name in chosen.names or BENCHMARKS)
     [name] = chosen.names
+    begun = commit()
     try:
         figures = _benchmark(name)(Options(chosen.real, chosen.model, chosen.up_to, chosen.images))
     except Skipped as reason:
         print(f"{name}\n  skipped: {reason}")
         return 0
     command = f"python -m benchmarks {shown(arguments, without=PLACES)}"
-    entry = record(name, figures, command, results=chosen.results)
+    entry = record(name, figures, command, begun, results=chosen.results)
     print(table(name, figures))
     if name in ON_THE_PAGE:
         _write(chosen.page, chosen.results)

@@ -283,9 +283,9 @@ def _milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def _spread(name: str, times: Sequence[float], **goal: float) -> list[Figure]:
+def _spread(name: str, times: Sequence[float]) -> list[Figure]:
     return [
-        Figure(f"{name}_ms", median(times), **goal),
+        Figure(f"{name}_ms", median(times)),
         Figure(f"{name}_p95_ms", quantiles(times, n=20, method="inclusive")[-1]),
     ]
 

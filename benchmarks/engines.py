@@ -10,7 +10,6 @@ before; engines take turns, and a ratio is between figures of one round.
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -52,10 +51,10 @@ def run(options: Options) -> list[Figure]:
         seen = {name: np.stack([engine(one) for one in shown]) for name, engine in engines.items()}
         taken = _milliseconds(engines, shown)
         for name in engines:
-            ratio = statistics.median(a / b for a, b in zip(taken[name], taken[OURS], strict=True))
+            ratios = [a / b for a, b in zip(taken[name], taken[OURS], strict=True)]
             figures += [
-                Figure(f"{network}_{name}_ms", statistics.median(taken[name])),
-                Figure(f"{network}_{name}_of_fp32", ratio),
+                Figure.of_rounds(f"{network}_{name}_ms", taken[name]),
+                Figure.of_rounds(f"{network}_{name}_of_fp32", ratios),
                 Figure(f"{network}_{name}_agreement", _cosine(seen[name], seen[OURS])),
             ]
     return figures
@@ -69,16 +68,16 @@ def _engines(graph: bytes, photos: Sequence[NDArray[np.uint8]]) -> dict[str, Eng
     return {
         OURS: ImageEncoder(graph).encode,
         "onnxruntime_int8": ImageEncoder(small).encode,
-        "openvino_fp32": _openvino(graph),
-        "openvino_int8": _openvino(small),
+        "openvino_fp32": openvino(graph),
+        "openvino_int8": openvino(small),
     }
 
 
-def _openvino(graph: bytes) -> Engine:
+def openvino(graph: bytes) -> Engine:
     import numpy as np
-    import openvino
+    from openvino import Core
 
-    core = openvino.Core()
+    core = Core()
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(graph), "CPU", settings)
     request = compiled.create_infer_request()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,12 +49,22 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that was measured; its name ends in its unit. A goal is a bound that still counts as met."""
+    """A number that was measured; its name ends in its unit. A goal is a bound that still counts as met.
+
+    `spread`: the lowest and the highest of what it is the median of.
+    """
 
     name: str
     value: float
     at_most: float | None = None
     at_least: float | None = None
+    spread: tuple[float, float] | None = None
+
+    @classmethod
+    def of_rounds(
+        cls, name: str, values: Sequence[float], *, at_most: float | None = None, at_least: float | None = None
+    ) -> Self:
+        return cls(name, statistics.median(values), at_most, at_least, (min(values), max(values)))
 
     @property
     def goal(self) -> str:
@@ -141,23 +152,29 @@ def record(
     name: str,
     figures: Sequence[Figure],
     command: str,
+    commit: str,
     *,
     results: Path = RESULTS,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Append what was measured to the results of today, and return the entry; `details` says more of how."""
+    """Append what was measured to the results of today, and return the entry.
+
+    `commit` is the one that was there when measuring began; `details` says more of how, the spread among it.
+    """
     now = datetime.now(UTC)
+    spread = {one.name: [_rounded(end) for end in one.spread] for one in figures if one.spread is not None}
+    said = {**({"spread": spread} if spread else {}), **(details or {})}
     entry = {
         "name": name,
         "date": now.isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit,
         "machine": _machine(),
         "command": command,
         "figures": {one.name: _rounded(one.value) for one in figures},
         "goals": {one.name: one.goal for one in figures if one.goal},
         "missed": [one.name for one in figures if not one.met],
         "met": all(one.met for one in figures),
-        **({"details": dict(details)} if details else {}),
+        **({"details": said} if said else {}),
     }
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{now.date().isoformat()}.json"
@@ -184,10 +201,11 @@ def _rounded(value: float) -> float:
     return round(value, 1 if abs(value) >= 100 else 4)
 
 
-def _commit() -> str:
-    """The revision that was measured, with `+changes` if the code differs from it."""
+def commit() -> str:
+    """The revision that is checked out, with `+changes` if what measures or is measured differs from it."""
     revision = _git("rev-parse", "--short=12", "HEAD")
-    return f"{revision}+changes" if _git("status", "--porcelain", "--", "src") else revision
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results")
+    return f"{revision}+changes" if changed else revision
 
 
 def _git(*words: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import statistics
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from benchmarks.measure import ROOT, Figure, Options, Workplace, timed
 from benchmarks.rivals.bundles import ROWS as SETTINGS
 
-FEW, MANY, ROUNDS, BATCH = 64, 320, 3, 32
+FEW, MANY, ROUNDS, BATCH = 64, 320, 5, 32
 TABLE, IMAGES = "X_train_update.csv", "images.zip"
 THEIRS = "pandas_keras"
 
@@ -51,10 +50,9 @@ def run(_: Options) -> list[Figure]:
 
         ways = {THEIRS: theirs, **{setting: ours(bundle) for setting, bundle in bundles.items()}}
         rates = [{name: _rate(way, tables) for name, way in ways.items()} for _ in range(ROUNDS)]
-    figures = [Figure(f"{_unit(name)}_per_s", statistics.median(one[name] for one in rates)) for name in ways]
+    figures = [Figure.of_rounds(f"{_unit(name)}_per_s", [one[name] for one in rates]) for name in ways]
     return figures + [
-        Figure(f"{_unit(name)}_ratio", statistics.median(one[name] / one[THEIRS] for one in rates))
-        for name in bundles
+        Figure.of_rounds(f"{_unit(name)}_ratio", [one[name] / one[THEIRS] for one in rates]) for name in bundles
     ]
 
 

@@ -49,6 +49,18 @@ def number(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.15g}"
 
 
+def value(entry: Entry, name: str) -> str:
+    """Empty where the entry has no such figure."""
+    found = entry["figures"].get(name)
+    return "" if found is None else number(found)
+
+
+def with_spread(entry: Entry, name: str) -> str:
+    """As `value`, with the lowest and the highest of what it is the median of."""
+    low, high = entry.get("details", {}).get("spread", {}).get(name, (0, 0))
+    return value(entry, name) + (f" [{number(low)}, {number(high)}]" if low < high else "")
+
+
 def verdict(entry: Entry, name: str) -> str:
     return "**missed**" if name in entry["missed"] else "met"
 

@@ -5,26 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import original_bulk, scale, training
-from benchmarks.page import Entry, latest, markdown, measured_by, number, picture, write_between
+from benchmarks import decoding, engines, original_bulk, scale, training
+from benchmarks.page import (
+    Entry,
+    latest,
+    markdown,
+    measured_by,
+    number,
+    picture,
+    value,
+    verdict,
+    with_spread,
+    write_between,
+)
 
 GROWTH = ("scale", "training", "training_generated")
 PARTS = ("images", "transformer", "models")
 WAYS = {
     original_bulk.THEIRS: "pandas and Keras, 32 products at a time",
-    "light": "`aisle predict`, `light`",
+    "light": "`aisle predict`, `light` of 1,350 products",
+    "light-large": "`aisle predict`, `light` of 6,500 products",
     "lstm-vgg16-int8": "`aisle predict`, `lstm-vgg16` with 8 bits",
     "lstm-vgg16-fp32": "`aisle predict`, `lstm-vgg16` with 32 bits",
 }
 IMAGE_MODELS = (
     ("**EfficientNet-Lite0 and -Lite2, 32 bits: `light` from 2,000 images on**", "both_dense", "lite0_lite2"),
-    ("the same, photos decoded whole before they are made smaller", "whole", ""),
-    ("the same, 8 bits", "int8", "int8"),
+    ("the same, learnt from and asked of photos that Pillow decodes whole", "whole", ""),
+    ("the same, 8 bits in ONNX Runtime", "int8", "int8"),
+    ("the same, 8 bits in OpenVINO", "openvino_int8", ""),
+    ("EfficientNet-Lite0, 8 bits in ONNX Runtime, dense layer", "lite0_int8", "lite0_int8"),
+    ("EfficientNet-Lite0, 8 bits in OpenVINO, dense layer", "openvino_lite0_int8", ""),
     ("EfficientNet-Lite0, dense layer", "lite0_dense", "lite0"),
     ("EfficientNet-Lite0, logistic regression: `light` with fewer images", "lite0_logistic", "lite0"),
     ("EfficientNet-Lite2, dense layer", "lite2_dense", "lite2"),
 )
 """What it is, its figures, and whose milliseconds are its own."""
+
+DECODERS = {
+    decoding.OURS: "ours",
+    decoding.PLAIN: "Pillow",
+    "pillow_draft": "Pillow with `draft`",
+    "simplejpeg": "simplejpeg",
+    "cv2": "OpenCV",
+    "tf_data": "tf.data",
+}
+NETWORKS = {"vgg16": "VGG16", "lite0": "EfficientNet-Lite0", "light": "both networks of `light`"}
+ENGINES = {
+    engines.OURS: "ONNX Runtime fp32",
+    "onnxruntime_int8": "ONNX Runtime int8",
+    "openvino_fp32": "OpenVINO fp32",
+    "openvino_int8": "OpenVINO int8",
+    "keras_fp32": "Keras",
+}
 
 Line = Mapping[int, float]
 """Seconds by rows."""
@@ -39,6 +71,8 @@ def write(page: Path, results: Path) -> None:
         "image branch": ("networks", lambda: image_branch(last["networks"])),
         "bulk": ("original_bulk", lambda: bulk(last["original_bulk"])),
         "image models": ("image_models", lambda: image_models(last["image_models"])),
+        "decoding": ("decoding", lambda: from_jpegs(last["decoding"])),
+        "engines": ("engines", lambda: of_engines(last["engines"])),
     }
     for name, (needed, lines) in sections.items():
         if needed in last:
@@ -136,12 +170,10 @@ def plot(lines: Mapping[str, Line], file: Path) -> None:
 
 
 def bulk(entry: Entry) -> list[str]:
-    figures = entry["figures"]
     rows = []
     for name, label in WAYS.items():
         unit = name.replace("-", "_")
-        ratio = figures.get(f"{unit}_ratio")
-        rows.append((label, number(figures[f"{unit}_per_s"]), "" if ratio is None else number(ratio)))
+        rows.append((label, with_spread(entry, f"{unit}_per_s"), with_spread(entry, f"{unit}_ratio")))
     return [measured_by(entry), "", *markdown(("", "products a second", "times the first"), rows)]
 
 
@@ -170,21 +202,64 @@ def image_models(entry: Entry) -> list[str]:
     figures = entry["figures"]
     rows = []
     for label, name, milliseconds in IMAGE_MODELS:
+        if f"{name}_weighted_f1" not in figures:
+            continue
         took = figures.get(f"{milliseconds}_ms") if milliseconds else None
+        f1, loss = f"{name}_weighted_f1", f"{name}_log_loss"
+        goal = f"{entry['goals'][f1]}: {verdict(entry, f1)}" if f1 in entry["goals"] else ""
         rows.append(
-            (
-                label,
-                f"{figures[f'{name}_weighted_f1']:.4f}",
-                f"{figures[f'{name}_log_loss']:.4f}",
-                "" if took is None else f"{took:.1f}",
-            )
+            (label, f"{figures[f1]:.4f}", goal, f"{figures[loss]:.4f}", "" if took is None else f"{took:.1f}")
         )
     low, high = (figures[f"both_dense_weighted_f1_{end}"] for end in ("low", "high"))
     return [
         measured_by(entry),
         "",
-        *markdown(("the image alone", "weighted F1", "log-loss", "ms of the networks"), rows),
+        *markdown(("the image alone", "weighted F1", "goal", "log-loss", "ms of the networks"), rows),
         "",
         f"Learnt from {figures['learnt_from']:,.0f} real images, measured on {figures['measured_on']:,.0f} others; "
         f"both networks are between {low:.3f} and {high:.3f} (95 %).",
+        *_lost(entry),
     ]
+
+
+def _lost(entry: Entry) -> list[str]:
+    name = "lost_by_a_small_scale"
+    if name not in entry["figures"]:
+        return []
+    lost, goal = f"{entry['figures'][name]:.4f}", f"{entry['goals'][name]}: {verdict(entry, name)}"
+    return ["", f"Decoding at a small scale loses {lost} of weighted F1 (goal {goal})."]
+
+
+def from_jpegs(entry: Entry) -> list[str]:
+    """Milliseconds of each way at each size, and how many times as fast ours is, beside the goal."""
+    rows = []
+    for way, label in DECODERS.items():
+        cells = []
+        for side in decoding.SIDES:
+            cell, ratio = with_spread(entry, f"{way}_{side}_ms"), f"{way}_{side}_ratio"
+            if way != decoding.OURS:
+                cell += f"; {value(entry, ratio)} times (goal {entry['goals'][ratio][3:]}: {verdict(entry, ratio)})"
+            cells.append(cell)
+        rows.append((label, *cells))
+    differences = (
+        f"{value(entry, f'ours_{side}_largest_difference')} and {value(entry, f'ours_{side}_mean_difference')}"
+        for side in decoding.SIDES
+    )
+    rows.append(("ours beside Pillow: largest and mean difference of a pixel, of 255", *differences))
+    heads = ("ms", *(f"{side} x {side}" for side in decoding.SIDES))
+    return [measured_by(entry), "", *markdown(heads, rows)]
+
+
+def of_engines(entry: Entry) -> list[str]:
+    """Milliseconds of each network in each engine, as a share of ONNX Runtime's, and how far the features agree."""
+    rows = []
+    for network, label in NETWORKS.items():
+        cells = []
+        for engine in ENGINES:
+            cell = with_spread(entry, f"{network}_{engine}_ms")
+            if cell and engine != engines.OURS:
+                agreement = entry["figures"][f"{network}_{engine}_agreement"]
+                cell += f"; {value(entry, f'{network}_{engine}_of_fp32')}, cosine {agreement:.4f}"
+            cells.append(cell)
+        rows.append((label, *cells))
+    return [measured_by(entry), "", *markdown(("ms", *ENGINES.values()), rows)]

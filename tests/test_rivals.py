@@ -7,18 +7,23 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar, cast
 
 import pytest
 from benchmarks.load import Connections, Outcome, arrive
 from benchmarks.measure import ROOT, record, shown
 from benchmarks.page import marks
+from benchmarks.rivals import __main__ as rivals
 from benchmarks.rivals import page
 from benchmarks.rivals.__main__ import _in_turn, _measure
 from benchmarks.rivals.contenders import BARE, Contender
 from benchmarks.rivals.figures import Measured, figures, quiet
 from benchmarks.rivals.products import as_msgpack, drawn, form
-from benchmarks.rivals.rounds import CLIENTS, Lengths, Round, Window, arrivals, running, served_round
+from benchmarks.rivals.rounds import CLIENTS, Lengths, Round, Server, Window, arrivals, running, served_round
 
 from aisle.model.bundle import Bundle
 
@@ -129,6 +134,41 @@ def test_ratios_are_of_the_best_and_of_the_median_rival() -> None:
     assert found["p99_over_best_rival"] == 40 / 20
 
 
+def test_errors_are_those_of_all_rounds() -> None:
+    failing = replace(window(50), errors=3)
+    rounds = [replace(round_of("aisle", 50), at_share=failing), round_of("aisle", 50), round_of("aisle", 50)]
+    assert ratios("light", *rounds)["aisle_errors"] == 3
+
+
+def test_a_slow_server_is_asked_until_there_are_enough_requests_for_a_99th_percentile(tmp_path: Path) -> None:
+    class Slow:
+        token = ""
+        process = argparse.Namespace(pid=os.getpid())
+        asked: ClassVar[list[int]] = []
+
+        def wait_until_ready(self, _: bytes) -> float:
+            return 1.0
+
+        def ask(self, work: partial[object]) -> Window:
+            self.asked.append(len(work.keywords.get("gaps", ())))
+            return window(1.0)
+
+    served_round(
+        Contender("slow", "", "", lambda *_: []), drawn(1), Lengths(1, 1, 3), nullcontext(cast(Server, Slow()))
+    )
+    assert Slow.asked[-1] == 100
+
+
+def test_fewer_rounds_than_a_record_has_are_printed_and_leave_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rivals, "_measure", lambda *_: [round_of("aisle", 50)])
+    places = ["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
+    assert rivals.main(["light", "--rounds", "1", *places]) == 0
+    assert "peak_mb" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_round_that_does_not_count_is_measured_again_as_often_as_there_are_rounds() -> None:
     probes = iter([20.0, 20.0, 40.0, 20.0, 20.0, 20.0])
     rounds = _in_turn(["aisle", "mosec"], lambda name: round_of(name, 1, probe_ms=next(probes)), 2)
@@ -156,7 +196,8 @@ def test_the_page_says_what_was_missed(tmp_path: Path) -> None:
     spread = {name: list(ends) for name, ends in measured.spread().items()}
     counted = dict.fromkeys(measured.contenders, 1)
     details = {"thrown_away": 0, "seconds": 1.0, "counted": counted, "spread": spread}
-    record("rivals_light", figures(measured, "light"), "command", results=tmp_path / "results", details=details)
+    found = figures(measured, "light")
+    record("rivals_light", found, "command", "0123456789ab", results=tmp_path / "results", details=details)
     file = tmp_path / "performance.md"
     begin, end = marks("rivals")
     file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")

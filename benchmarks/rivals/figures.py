@@ -12,7 +12,6 @@ from benchmarks.rivals.rounds import CLIENTS, WARM_CLIENTS, Round
 
 OFF = 0.1
 """A probe that is further from the median of all says that something else was at work."""
-LIGHT = "light"
 SPEEDUPS = {"lstm-vgg16-int8": 5.0, "lstm-vgg16-fp32": 1.5}
 """What a bundle of the recipe has to gain on the original's way, by setting."""
 WINDOW = ("per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_ms", "errors")
@@ -48,6 +47,10 @@ class Measured:
     def spread(self) -> dict[str, tuple[float, float]]:
         return {name: (min(values), max(values)) for name, values in self.values.items()}
 
+    def errors(self, contender: str) -> float:
+        """Of all windows of all rounds."""
+        return sum(sum(self.values.get(f"{contender}_{at}_errors", ())) for at in (*CLIENTS, OPEN))
+
     @property
     def rivals(self) -> list[str]:
         return [one for one in self.contenders if one not in (OURS, BARE)]
@@ -65,6 +68,7 @@ class Measured:
 def figures(measured: Measured, setting: str) -> list[Figure]:
     """All medians, and the ratios with their goals as far as those are there that they are of."""
     found = [Figure(name, median(values)) for name, values in measured.values.items()]
+    found += [Figure(f"{one}_errors", measured.errors(one)) for one in measured.contenders]
     there = set(measured.contenders)
     if BARE in there:
         found += [
@@ -72,7 +76,7 @@ def figures(measured: Measured, setting: str) -> list[Figure]:
         ]
     if OURS not in there:
         return found
-    return [*found, *(_light(measured) if setting == LIGHT else _speedup(measured, setting))]
+    return [*found, *(_speedup(measured, setting) if setting in SPEEDUPS else _light(measured))]
 
 
 def _light(measured: Measured) -> list[Figure]:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks.page import Entry, latest, markdown, measured_by, number, picture, verdict, write_between
+from benchmarks.page import (
+    Entry,
+    latest,
+    markdown,
+    measured_by,
+    picture,
+    value,
+    verdict,
+    with_spread,
+    write_between,
+)
 from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, OURS
 from benchmarks.rivals.figures import OPEN
@@ -15,10 +26,7 @@ RATIOS = {
     "cpu_added_ms": "processor time added over the bare predictor, 16 clients, ms a request",
     "cpu_added_over_median_rival": "the same, over the median rival's",
     "throughput_over_bare": "most answers a second, over the bare predictor's",
-    **{
-        f"throughput_over_best_rival_{n}": f"answers a second with {n} clients, over the best rival's"
-        for n in CLIENTS
-    },
+    **{f"throughput_over_best_rival_{n}": f"answers a second, clients: {n}, over the best rival's" for n in CLIENTS},
     "p99_over_best_rival": "99th percentile at 70 % of the most, over the best rival's",
     "ready_s": "start to the first answer, s",
     "peak_mb": "peak memory, MB",
@@ -57,7 +65,7 @@ def section(setting: str, entry: Entry, plotted: str) -> str:
         f"### `{setting}`",
         "",
         f"{measured_by(entry)} Medians, [lowest, highest]; rounds of {details['seconds']:g} s for each number of "
-        f"clients, of which {min(counts.values())} to {max(counts.values())} count of each contender; "
+        f"clients, of which {_between(counts.values())} count of each contender; "
         f"{details['thrown_away']} were thrown away because the machine was busy.",
     ]
     if min(counts.values()) < RECORD:
@@ -80,6 +88,10 @@ def section(setting: str, entry: Entry, plotted: str) -> str:
     )
 
 
+def _between(counts: Collection[int]) -> str:
+    return " to ".join(str(one) for one in sorted({min(counts), max(counts)}))
+
+
 def contenders(entry: Entry) -> list[str]:
     return [name for name in LABELS if f"{name}_ready_s" in entry["figures"]]
 
@@ -87,7 +99,7 @@ def contenders(entry: Entry) -> list[str]:
 def goals(entry: Entry) -> list[str]:
     """The ratios, and which goals were missed."""
     rows = [
-        (RATIOS[name], _value(entry, name), entry["goals"][name], verdict(entry, name))
+        (RATIOS[name], value(entry, name), entry["goals"][name], verdict(entry, name))
         for name in RATIOS
         if name in entry["goals"]
     ]
@@ -100,11 +112,11 @@ def _throughput(entry: Entry) -> list[str]:
     rows = []
     for name in contenders(entry):
         at = 1 if name == BARE else WARM_CLIENTS
-        added = "" if name == BARE else _value(entry, f"{name}_cpu_added_ms")
-        cells = [_with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
+        added = "" if name == BARE else value(entry, f"{name}_cpu_added_ms")
+        cells = [with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
         cpu = f"{name}_{at}_cpu_ms"
         cost = f"{cost_of_1000(entry['figures'][cpu]):.5f}" if cpu in entry["figures"] else ""
-        rows.append((LABELS[name], *cells, _with_spread(entry, cpu), added, cost))
+        rows.append((LABELS[name], *cells, with_spread(entry, cpu), added, cost))
     return markdown(heads, rows)
 
 
@@ -118,31 +130,13 @@ def _latency(entry: Entry) -> list[str]:
     rows = [
         (
             LABELS[name],
-            *(_with_spread(entry, f"{name}_{OPEN}_{one}") for one in ("p50_ms", "p95_ms", "p99_ms")),
-            _errors(entry, name),
-            *(_with_spread(entry, f"{name}_{one}") for one in ("ready_s", "resident_mb", "peak_mb")),
+            *(with_spread(entry, f"{name}_{OPEN}_{one}") for one in ("p50_ms", "p95_ms", "p99_ms")),
+            value(entry, f"{name}_errors"),
+            *(with_spread(entry, f"{name}_{one}") for one in ("ready_s", "resident_mb", "peak_mb")),
         )
         for name in contenders(entry)
     ]
     return markdown(heads, rows)
-
-
-def _errors(entry: Entry, name: str) -> str:
-    """In all windows, medians added."""
-    counts = [entry["figures"].get(f"{name}_{at}_errors") for at in (*CLIENTS, OPEN)]
-    return f"{sum(one for one in counts if one is not None):g}"
-
-
-def _with_spread(entry: Entry, name: str) -> str:
-    if name not in entry["figures"]:
-        return ""
-    low, high = entry["details"]["spread"][name]
-    return _value(entry, name) + (f" [{number(low)}, {number(high)}]" if low < high else "")
-
-
-def _value(entry: Entry, name: str) -> str:
-    value = entry["figures"].get(name)
-    return "" if value is None else number(value)
 
 
 def plot(entry: Entry, file: Path) -> None:

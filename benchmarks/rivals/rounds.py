@@ -40,11 +40,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Seconds of the warm-up, of each number of clients, and of the open loop."""
+    """Seconds of the warm-up, of each number of clients, and of the open loop, which goes on until there were enough
+    requests to have a 99th percentile."""
 
     warm: float = 4
     closed: float = 5
     open: float = 15
+    least_arrivals: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ def served_round(
         }
         resident, peak = processes.memory_mb(server.process.pid)
         done = Round(contender.name, quick, ready, resident, peak, clients)
-        gaps = arrivals(SHARE * done.most.per_s, lengths.open)
+        rate = SHARE * done.most.per_s
+        gaps = arrivals(rate, max(lengths.open, lengths.least_arrivals / rate))
         return replace(done, at_share=server.ask(partial(arrive, requests=asked, gaps=gaps)))
 
 

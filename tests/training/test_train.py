@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from threadpoolctl import threadpool_limits
 
+from aisle.data.images import Images
 from aisle.data.prepare import Prepared
 from aisle.errors import BundleError, CatalogError, ImageError
 from aisle.files import read_json, sha256_file
@@ -20,6 +21,7 @@ from aisle.model.calibration import calibrated
 from aisle.model.image import Features, ImageEncoder
 from aisle.training import efficientnet
 from aisle.training.checkpoints import Checkpoints
+from aisle.training.examples import Examples
 from aisle.training.features import FeatureCache, compute_features
 from aisle.training.heads import fit_text_head
 from aisle.training.recipes import TextTraining, light
@@ -193,3 +195,19 @@ def without(prepared: Prepared, folder: Path, what: str) -> Prepared:
     return dataclasses.replace(
         prepared, folder=copy, images_path=str(images) if images else None, data_hash=f"{prepared.data_hash}-{what}"
     )
+
+
+def test_the_zip_of_images_is_listed_once_however_many_are_read(
+    prepared: Prepared, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, opened = Prepared.images, []
+
+    def counted(self: Prepared) -> Images | None:
+        opened.append(self)
+        return images(self)
+
+    monkeypatch.setattr(Prepared, "images", counted)
+    examples = Examples(prepared, cache, 1)
+    names = [name for name in examples.image_names() if name is not None][:3]
+    assert len({examples.image(name) for name in names}) == 3
+    assert len(opened) == 1

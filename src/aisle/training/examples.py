@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from aisle.data.images import Images
 from aisle.data.prepare import Prepared
 from aisle.data.split import Side
 from aisle.files import sha256_bytes
@@ -87,15 +89,14 @@ class Examples:
 
     def encode(self, graph: bytes, *sides: Side) -> None:
         """Compute the features of these sides' images (all, if none is named), or take them from the cache."""
-        images = self.prepared.images()
         table = self._of(*sides).drop_nulls("image")
         known = self._encoded.setdefault(sha256_bytes(graph), {})
         wanted = {
             sha256: stem for sha256, stem in table.select("image_sha256", "image").iter_rows() if sha256 not in known
         }
-        if images is not None and wanted:
+        if wanted and self._images is not None:
             cache = FeatureCache(self.cache / "features", graph)
-            known |= compute_features(images, ImageEncoder(graph), wanted, cache, threads=self.threads)
+            known |= compute_features(self._images, ImageEncoder(graph), wanted, cache, threads=self.threads)
 
     def know(self, graph: bytes, features: Mapping[str, Features]) -> None:
         """Features by content hash that something faster computed; the cache, which others read, has the graph's."""
@@ -131,10 +132,14 @@ class Examples:
         return self._of(*sides)["image"].to_list()
 
     def image(self, name: str) -> bytes:
-        images = self.prepared.images()
-        if images is None:
+        if self._images is None:
             raise LookupError("a catalogue without images has none to read")
-        return images.read(name)
+        return self._images.read(name)
+
+    @cached_property
+    def _images(self) -> Images | None:
+        """Opened once: to list the 85,000 files of a catalogue's zip takes a second."""
+        return self.prepared.images()
 
     def _of(self, *sides: Side) -> pl.DataFrame:
         return self.table.filter(pl.col("side").is_in([side.value for side in sides])) if sides else self.table

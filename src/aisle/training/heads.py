@@ -50,7 +50,7 @@ def fit_text_head(
         random_state=seed,
         n_jobs=threads,
     )
-    # Left to itself, scikit-learn solves the primal where there are more rows than n-grams: as well, in twice the time.
+    # Left to itself, scikit-learn solves the primal where rows outnumber n-grams: as well, in twice the time.
     svm = LinearSVC(C=how.svm_c, random_state=seed, dual=True)
     coefficients = np.zeros((rows.shape[1], types), dtype=np.float32)
     bias = np.zeros(types, dtype=np.float32)
