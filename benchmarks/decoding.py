@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, Options, Skipped
+from benchmarks.measure import Figure, Options, Skipped, in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,8 @@ def run(options: Options) -> list[Figure]:
     figures = []
     by_side = {side: [enlarged(one, side) for one in originals] for side in SIDES[1:]} | {SIDES[0]: originals}
     for side, photos in sorted(by_side.items()):
-        found = _milliseconds(ways, photos)
+        taken = in_turn({name: partial(way, photos) for name, way in ways.items()}, ROUNDS)
+        found = {name: [1000 * one / len(photos) for one in seconds] for name, seconds in taken.items()}
         figures += [
             *(Figure.of_rounds(f"{name}_{side}_ms", taken) for name, taken in found.items()),
             *(
@@ -143,18 +144,6 @@ def enlarged(photo: bytes, side: int) -> bytes:
     image = Image.open(io.BytesIO(photo)).convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     image.save(large, "JPEG", quality=QUALITY)
     return large.getvalue()
-
-
-def _milliseconds(ways: Mapping[str, Way], photos: Sequence[bytes]) -> dict[str, list[float]]:
-    """Milliseconds of a photo, by way and round; the first round, in which all is still cold, does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for counts in range(ROUNDS + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way(photos)
-            if counts:
-                taken[name].append((time.perf_counter() - started) * 1000 / len(photos))
-    return taken
 
 
 def _ratio(name: str, found: Mapping[str, Sequence[float]], way: str, goal: float) -> Figure:

@@ -10,12 +10,12 @@ before; engines take turns, and a ratio is between figures of one round.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, Options, Skipped
+from benchmarks.measure import Figure, Options, Skipped, in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +49,12 @@ def run(options: Options) -> list[Figure]:
         engines = _engines(graph, photos) | ({"keras_fp32": keras} if network == "vgg16" else {})
         shown = photos[:PHOTOS]
         seen = {name: np.stack([engine(one) for one in shown]) for name, engine in engines.items()}
-        taken = _milliseconds(engines, shown)
+        asked = {name: partial(_asked, engine, shown) for name, engine in engines.items()}
+        taken = in_turn(asked, ROUNDS)
         for name in engines:
             ratios = [a / b for a, b in zip(taken[name], taken[OURS], strict=True)]
             figures += [
-                Figure.of_rounds(f"{network}_{name}_ms", taken[name]),
+                Figure.of_rounds(f"{network}_{name}_ms", [1000 * one / len(shown) for one in taken[name]]),
                 Figure.of_rounds(f"{network}_{name}_of_fp32", ratios),
                 Figure(f"{network}_{name}_agreement", _cosine(seen[name], seen[OURS])),
             ]
@@ -114,17 +115,9 @@ def _vgg16() -> tuple[bytes, Engine]:
     return vgg16_graph(encoder), engine
 
 
-def _milliseconds(engines: Mapping[str, Engine], photos: Sequence[NDArray[np.uint8]]) -> dict[str, list[float]]:
-    """Of a photo, by engine and round; the first round does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in engines}
-    for counts in range(ROUNDS + 1):
-        for name, engine in engines.items():
-            started = time.perf_counter()
-            for one in photos:
-                engine(one)
-            if counts:
-                taken[name].append((time.perf_counter() - started) * 1000 / len(photos))
-    return taken
+def _asked(engine: Engine, photos: Sequence[NDArray[np.uint8]]) -> None:
+    for one in photos:
+        engine(one)
 
 
 def _cosine(these: NDArray[np.float32], those: NDArray[np.float32]) -> float:

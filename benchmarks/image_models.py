@@ -1,9 +1,9 @@
 """What the image alone is worth on real products: each network with each head, and both networks as `light` has them.
 
 Learnt from the train side, measured on the others where at least 95 % of the models behind a silver label agree.
-A network's milliseconds are those of one image on one core. `whole` is both networks, a head learnt from and asked
-of images that Pillow decoded whole instead of at the smallest scale that is large enough. `int8` is both networks
-with 8-bit convolutions, their ranges taken from images of the train side, and the head that was learnt with 32 bits;
+A network's milliseconds are those of one image on one core. `decoded_whole` is both networks, a head learnt from and
+asked of images that Pillow decoded whole, not at the smallest scale that is large enough. `int8` is both networks with
+8-bit convolutions, their ranges taken from images of the train side, and the head that was learnt with 32 bits;
 `openvino_int8` the same graph in OpenVINO; `lite0_int8` the first network alone, likewise. What is quicker than both
 networks with 32 bits may lose `MAY_LOSE` of their weighted F1 to be preferred, and so may decoding at a small scale.
 """
@@ -167,7 +167,7 @@ def _decoded_whole(photos: Photos, names: tuple[str, ...], so_far: Sequence[Figu
         return encoder.encode(_whole(image, encoder.size))
 
     head = _dense(photos, _encoded(whole, photos.learnt_files))
-    found = photos.figures("whole", head, _encoded(whole, photos.held_out_files))
+    found = photos.figures("decoded_whole", head, _encoded(whole, photos.held_out_files))
     [ours] = [one.value for one in so_far if one.name == f"{BOTH}_weighted_f1"]
     return [*found, Figure("lost_by_a_small_scale", found[0].value - ours, at_most=MAY_LOSE)]
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,24 @@ def timed(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | 
     if process.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{texts[1][-2000:]}")
     return Timed(seconds, usage.ru_maxrss * 1024 / 1e6, texts[0])
+
+
+def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds that each takes, by round. The first round, in which all is still cold, does not count.
+
+    Each round begins with another: what one leaves behind, threads that go on for a while, say, is not always the
+    same one's to bear.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for turn in range(rounds + 1):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            started = time.perf_counter()
+            ways[name]()
+            if turn:
+                taken[name].append(time.perf_counter() - started)
+    return taken
 
 
 class Workplace:

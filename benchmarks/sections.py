@@ -30,7 +30,7 @@ WAYS = {
 }
 IMAGE_MODELS = (
     ("**EfficientNet-Lite0 and -Lite2, 32 bits: `light` from 2,000 images on**", "both_dense", "lite0_lite2"),
-    ("the same, learnt from and asked of photos that Pillow decodes whole", "whole", ""),
+    ("the same, learnt from and asked of photos that Pillow decodes whole", "decoded_whole", ""),
     ("the same, 8 bits in ONNX Runtime", "int8", "int8"),
     ("the same, 8 bits in OpenVINO", "openvino_int8", ""),
     ("EfficientNet-Lite0, 8 bits in ONNX Runtime, dense layer", "lite0_int8", "lite0_int8"),

@@ -10,10 +10,12 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from benchmarks import check, decoding, original_bulk, scale, sections, training
+from benchmarks import check, decoding, measure, original_bulk, scale, sections, training
 from benchmarks.__main__ import BENCHMARKS, ON_THE_PAGE, _benchmark
 from benchmarks.measure import ROOT, Figure, Timed, record
 from benchmarks.networks import fewer_images, passes_of, product_figures
@@ -244,6 +246,14 @@ def test_the_page_has_each_network_in_each_engine_that_has_it(tmp_path: Path) ->
     other = "0.923; 0.923, cosine 0.9234"
     assert f"| VGG16 | 0.923 |{f' {other} |' * 4}" in page.read_text()
     assert f"| EfficientNet-Lite0 | 0.923 |{f' {other} |' * 3}  |" in page.read_text()
+
+
+def test_ways_take_turns_and_each_round_begins_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    begun: list[str] = []
+    taken = measure.in_turn({name: partial(begun.append, name) for name in "abc"}, rounds=2)
+    assert "".join(begun) == "abcbcacab"
+    assert taken == {"a": [1, 1], "b": [1, 1], "c": [1, 1]}
 
 
 def test_a_result_has_the_commit_that_was_there_when_measuring_began(tmp_path: Path) -> None:
