@@ -2,8 +2,8 @@
 
 Learnt from the train side, measured on the others where at least 95 % of the models behind a silver label agree.
 A network's milliseconds are those of one image on one core. `decoded_whole` is both networks, a head learnt from and
-asked of images that Pillow decoded whole, not at the smallest scale that is large enough. `int8` is both networks with
-8-bit convolutions, their ranges taken from images of the train side, and the head that was learnt with 32 bits;
+asked of images that Pillow decoded whole, not at the smallest scale that is large enough. `int8` is both networks
+with 8-bit convolutions, their ranges taken from images of the train side, and the head that was learnt with 32 bits;
 `openvino_int8` the same graph in OpenVINO; `lite0_int8` the first network alone, likewise. What is quicker than both
 networks with 32 bits may lose `MAY_LOSE` of their weighted F1 to be preferred, and so may decoding at a small scale.
 """
