@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAGE = ROOT / "docs" / "performance.md"
+DOLLARS_A_CORE_HOUR = 0.0375
+PRICE_OF = "a sixteenth of a general-purpose machine of 16 cores at $0.60, on demand, as in [scale.md](scale.md)"
 Entry = Mapping[str, Any]
 
 
@@ -59,6 +61,11 @@ def with_spread(entry: Entry, name: str) -> str:
     """As `value`, with the lowest and the highest of what it is the median of."""
     low, high = entry.get("details", {}).get("spread", {}).get(name, (0, 0))
     return value(entry, name) + (f" [{number(low)}, {number(high)}]" if low < high else "")
+
+
+def cost(core_seconds: float) -> str:
+    """Dollars for so much of a core's time; of a core that is always busy."""
+    return f"{core_seconds / 3600 * DOLLARS_A_CORE_HOUR:.5f}"
 
 
 def verdict(entry: Entry, name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import decoding, engines, original_bulk, scale, training
 from benchmarks.page import (
     Entry,
+    cost,
     latest,
     markdown,
     measured_by,
@@ -170,11 +171,20 @@ def plot(lines: Mapping[str, Line], file: Path) -> None:
 
 
 def bulk(entry: Entry) -> list[str]:
+    """All cores are busy, so that each second costs as many."""
     rows = []
     for name, label in WAYS.items():
         unit = name.replace("-", "_")
-        rows.append((label, with_spread(entry, f"{unit}_per_s"), with_spread(entry, f"{unit}_ratio")))
-    return [measured_by(entry), "", *markdown(("", "products a second", "times the first"), rows)]
+        if f"{unit}_per_s" not in entry["figures"]:
+            continue
+        core_seconds = entry["machine"]["cores"] * 1000 / entry["figures"][f"{unit}_per_s"]
+        rates = (with_spread(entry, f"{unit}_{one}") for one in ("per_s", "ratio"))
+        rows.append((label, *rates, cost(core_seconds)))
+    return [
+        measured_by(entry),
+        "",
+        *markdown(("", "products a second", "times the first", "$ for 1,000 products"), rows),
+    ]
 
 
 def image_branch(entry: Entry) -> list[str]:

@@ -6,7 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.page import (
+    DOLLARS_A_CORE_HOUR,
+    PRICE_OF,
     Entry,
+    cost,
     latest,
     markdown,
     measured_by,
@@ -33,8 +36,6 @@ RATIOS = {
     "throughput_over_original_16": "answers a second with 16 clients, over the original's way",
 }
 
-DOLLARS_A_CORE_HOUR = 0.0375
-PRICE_OF = "a sixteenth of a general-purpose machine of 16 cores at $0.60, on demand, as in [scale.md](scale.md)"
 RECORD = 5
 """Rounds of each contender, from which on the figures are worth keeping."""
 
@@ -115,14 +116,9 @@ def _throughput(entry: Entry) -> list[str]:
         added = "" if name == BARE else value(entry, f"{name}_cpu_added_ms")
         cells = [with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
         cpu = f"{name}_{at}_cpu_ms"
-        cost = f"{cost_of_1000(entry['figures'][cpu]):.5f}" if cpu in entry["figures"] else ""
-        rows.append((LABELS[name], *cells, with_spread(entry, cpu), added, cost))
+        dollars = cost(entry["figures"][cpu]) if cpu in entry["figures"] else ""  # 1,000 of so many milliseconds
+        rows.append((LABELS[name], *cells, with_spread(entry, cpu), added, dollars))
     return markdown(heads, rows)
-
-
-def cost_of_1000(cpu_ms: float) -> float:
-    """Dollars of a core's time for 1,000 requests of so many milliseconds of it: of a core that is always busy."""
-    return cpu_ms / 3600 * DOLLARS_A_CORE_HOUR
 
 
 def _latency(entry: Entry) -> list[str]:
