@@ -130,8 +130,19 @@ def test_ratios_are_of_the_best_and_of_the_median_rival() -> None:
     assert found["throughput_over_best_rival_16"] == 57 / 60
     assert found["throughput_over_bare"] == 57 / 60
     assert found["cpu_added_ms"] == 2
-    assert found["cpu_added_over_median_rival"] == 2 / 4
+    assert found["cpu_added_beyond_half_the_median_rival_ms"] == 2 - 4 / 2
     assert found["p99_over_best_rival"] == 40 / 20
+
+
+def test_beside_rivals_that_add_less_than_nothing_a_goal_is_not_met_by_a_negative_ratio() -> None:
+    found = figures(
+        Measured.of(
+            [round_of(BARE, 60, cpu_ms=15), round_of("aisle", 57, cpu_ms=16), round_of("mosec", 60, cpu_ms=14)]
+        ),
+        "light",
+    )
+    [judged] = [one for one in found if one.name == "cpu_added_beyond_half_the_median_rival_ms"]
+    assert (judged.value, judged.met) == (1.5, False)
 
 
 def test_errors_are_those_of_all_rounds() -> None:

@@ -27,7 +27,7 @@ from benchmarks.rivals.rounds import CLIENTS, WARM_CLIENTS
 LABELS = {BARE: "the bare predictor", **{one.name: one.label for one in CONTENDERS}}
 RATIOS = {
     "cpu_added_ms": "processor time added over the bare predictor, 16 clients, ms a request",
-    "cpu_added_over_median_rival": "the same, over the median rival's",
+    "cpu_added_beyond_half_the_median_rival_ms": "the same, beyond half of what the median rival adds",
     "throughput_over_bare": "most answers a second, over the bare predictor's",
     **{f"throughput_over_best_rival_{n}": f"answers a second, clients: {n}, over the best rival's" for n in CLIENTS},
     "p99_over_best_rival": "99th percentile at 70 % of the most, over the best rival's",
