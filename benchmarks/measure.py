@@ -51,7 +51,8 @@ class Options:
 class Figure:
     """A number that was measured; its name ends in its unit. A goal is a bound that still counts as met.
 
-    `spread`: the lowest and the highest of what it is the median of.
+    `spread`: the lowest and the highest of what it is the median of; of a ratio of medians, between what it would be
+    in nine of ten other sets of rounds.
     """
 
     name: str

@@ -21,7 +21,7 @@ from benchmarks.rivals import __main__ as rivals
 from benchmarks.rivals import page
 from benchmarks.rivals.__main__ import _in_turn, _measure
 from benchmarks.rivals.contenders import BARE, Contender
-from benchmarks.rivals.figures import Measured, figures, quiet
+from benchmarks.rivals.figures import figures, quiet
 from benchmarks.rivals.products import as_msgpack, drawn, form
 from benchmarks.rivals.rounds import CLIENTS, Lengths, Round, Server, Window, arrivals, running, served_round
 
@@ -63,7 +63,7 @@ def round_of(name: str, per_s: float, *, probe_ms: float = 20, cpu_ms: float = 1
 
 
 def ratios(setting: str, *rounds: Round) -> Mapping[str, float]:
-    return {one.name: one.value for one in figures(Measured.of(rounds), setting)}
+    return {one.name: one.value for one in figures(rounds, setting)}
 
 
 def test_a_round_counts_unless_the_probe_before_it_was_more_than_a_tenth_off() -> None:
@@ -136,13 +136,23 @@ def test_ratios_are_of_the_best_and_of_the_median_rival() -> None:
 
 def test_beside_rivals_that_add_less_than_nothing_a_goal_is_not_met_by_a_negative_ratio() -> None:
     found = figures(
-        Measured.of(
-            [round_of(BARE, 60, cpu_ms=15), round_of("aisle", 57, cpu_ms=16), round_of("mosec", 60, cpu_ms=14)]
-        ),
-        "light",
+        [round_of(BARE, 60, cpu_ms=15), round_of("aisle", 57, cpu_ms=16), round_of("mosec", 60, cpu_ms=14)], "light"
     )
     [judged] = [one for one in found if one.name == "cpu_added_beyond_half_the_median_rival_ms"]
     assert (judged.value, judged.met) == (1.5, False)
+
+
+def test_a_ratio_says_how_sure_it_is() -> None:
+    """By other sets of rounds: of rounds that are all alike there is one, of others what most of them say."""
+
+    def spread(*rates: float) -> tuple[float, float] | None:
+        rounds = [round_of("aisle", rate) for rate in rates] + [round_of("mosec", 50)] * len(rates)
+        [ratio] = [one for one in figures(rounds, "light") if one.name == "throughput_over_best_rival_16"]
+        return ratio.spread
+
+    assert spread(50, 50, 50) == (1, 1)
+    assert spread(40, 45, 50, 55, 60) == (0.8, 1.2)
+    assert spread(10, *[50] * 20, 90) == (1, 1)
 
 
 def test_errors_are_those_of_all_rounds() -> None:
@@ -203,11 +213,9 @@ def test_a_bundle_of_lstm_vgg16_is_compared_with_the_original_alone() -> None:
 
 def test_the_page_says_what_was_missed(tmp_path: Path) -> None:
     rounds = [round_of(BARE, 60, cpu_ms=15), round_of("aisle", 50, cpu_ms=16), round_of("mosec", 55, cpu_ms=20)]
-    measured = Measured.of(rounds)
-    spread = {name: list(ends) for name, ends in measured.spread().items()}
-    counted = dict.fromkeys(measured.contenders, 1)
-    details = {"thrown_away": 0, "seconds": 1.0, "counted": counted, "spread": spread}
-    found = figures(measured, "light")
+    counted = {one.contender: 1 for one in rounds}
+    details = {"thrown_away": 0, "seconds": 1.0, "counted": counted}
+    found = figures(rounds, "light")
     record("rivals_light", found, "command", "0123456789ab", results=tmp_path / "results", details=details)
     file = tmp_path / "performance.md"
     begin, end = marks("rivals")

@@ -19,7 +19,7 @@ from benchmarks.page import PAGE
 from benchmarks.rivals import page
 from benchmarks.rivals.bundles import ROWS
 from benchmarks.rivals.contenders import BARE, CONTENDERS, ORIGINAL, OURS, Contender, by_keras
-from benchmarks.rivals.figures import SPEEDUPS, Measured, figures, quiet
+from benchmarks.rivals.figures import SPEEDUPS, figures, quiet
 from benchmarks.rivals.products import drawn
 from benchmarks.rivals.rounds import Lengths, Round, bare_round, running, served_round, settle
 from benchmarks.rivals.servers.model import BUNDLE
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         begun = commit()
         rounds = _measure(setting, only, chosen)
         if chosen.rounds < page.RECORD:
-            met = _told(setting, figures(Measured.of(quiet(rounds)), setting)) and met
+            met = _told(setting, figures(quiet(rounds), setting)) and met
         else:
             met = _record(setting, rounds, chosen, shown(arguments, without=PLACES), begun) and met
     if chosen.page_only or chosen.rounds >= page.RECORD:
@@ -69,13 +69,11 @@ def main(arguments: Sequence[str]) -> int:
 def _record(setting: str, tried: Sequence[Round], chosen: argparse.Namespace, words: str, begun: str) -> bool:
     """Whether every goal was met by the rounds that count."""
     rounds, name = quiet(tried), page.entry_name(setting)
-    measured = Measured.of(rounds)
-    found = figures(measured, setting)
+    found = figures(rounds, setting)
     details = {
         "seconds": chosen.seconds,
         "thrown_away": len(tried) - len(rounds),
         "counted": {who: sum(one.contender == who for one in rounds) for who in {one.contender: 0 for one in tried}},
-        "spread": {one: [round(value, 4) for value in ends] for one, ends in measured.spread().items()},
     }
     command = f"python -m benchmarks.rivals {words}"
     record(name, found, command, begun, results=chosen.results, details=details)

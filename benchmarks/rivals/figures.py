@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.measure import Figure
@@ -16,6 +17,8 @@ SPEEDUPS = {"lstm-vgg16-int8": 5.0, "lstm-vgg16-fp32": 1.5}
 """What a bundle of the recipe has to gain on the original's way, by setting."""
 WINDOW = ("per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_ms", "errors")
 OPEN = "open"
+DRAWS, DOUBT = 1000, 0.1
+"""How often other rounds are drawn to see how sure a ratio is, and the share of draws that its spread leaves out."""
 
 
 def quiet(rounds: Sequence[Round]) -> list[Round]:
@@ -44,9 +47,6 @@ class Measured:
     def median(self, contender: str, name: str) -> float:
         return median(self.values[f"{contender}_{name}"])
 
-    def spread(self) -> dict[str, tuple[float, float]]:
-        return {name: (min(values), max(values)) for name, values in self.values.items()}
-
     def errors(self, contender: str) -> float:
         """Of all windows of all rounds."""
         return sum(sum(self.values.get(f"{contender}_{at}_errors", ())) for at in (*CLIENTS, OPEN))
@@ -65,21 +65,50 @@ class Measured:
         return self.median(contender, f"{WARM_CLIENTS}_cpu_ms") - self.median(BARE, "1_cpu_ms")
 
 
-def figures(measured: Measured, setting: str) -> list[Figure]:
-    """All medians, and the ratios with their goals as far as those are there that they are of."""
-    found = [Figure(name, median(values)) for name, values in measured.values.items()]
-    found += [Figure(f"{one}_errors", measured.errors(one)) for one in measured.contenders]
-    there = set(measured.contenders)
-    if BARE in there:
-        found += [
-            Figure(f"{one}_cpu_added_ms", measured.cpu_added(one)) for one in measured.contenders if one != BARE
-        ]
-    if OURS not in there:
-        return found
-    return [*found, *(_speedup(measured, setting) if setting in SPEEDUPS else _light(measured))]
+def figures(rounds: Sequence[Round], setting: str) -> list[Figure]:
+    """All medians, and what is made of several of them, with the goals.
+
+    A median has the lowest and the highest round as its spread; a ratio or a difference what it would be in nine of
+    ten other sets of rounds, drawn with replacement from each contender's own (a percentile bootstrap).
+    """
+    measured, draw = Measured.of(rounds), random.Random(0)  # noqa: S311
+    others = [_compared(Measured.of(_drawn(rounds, draw)), setting) for _ in range(DRAWS)]
+    return [
+        *(Figure.of_rounds(name, values) for name, values in measured.values.items()),
+        *(Figure(f"{one}_errors", measured.errors(one)) for one in measured.contenders),
+        *(
+            replace(one, spread=_most_of([other.value for other in drawn]))
+            for one, *drawn in zip(_compared(measured, setting), *others, strict=True)
+        ),
+    ]
 
 
-def _light(measured: Measured) -> list[Figure]:
+def _compared(measured: Measured, setting: str) -> list[Figure]:
+    """As far as those are there that are compared."""
+    served = [one for one in measured.contenders if one != BARE]
+    above = served if BARE in measured.contenders else []
+    judge = _speedup if setting in SPEEDUPS else _light
+    return [
+        *(Figure(f"{one}_cpu_added_ms", measured.cpu_added(one)) for one in above),
+        *(judge(measured, setting) if OURS in served else ()),
+    ]
+
+
+def _drawn(rounds: Sequence[Round], draw: random.Random) -> list[Round]:
+    """As many of each contender as there are, some of them twice and others not at all."""
+    own: dict[str, list[Round]] = {}
+    for one in rounds:
+        own.setdefault(one.contender, []).append(one)
+    return [one for of in own.values() for one in draw.choices(of, k=len(of))]
+
+
+def _most_of(values: list[float]) -> tuple[float, float]:
+    """The bounds of what is left where as many of the lowest as of the highest are left out, `DOUBT` of all."""
+    least = int(len(values) * DOUBT / 2)
+    return sorted(values)[least], sorted(values)[-1 - least]
+
+
+def _light(measured: Measured, _: str) -> list[Figure]:
     found = [
         Figure("ready_s", measured.median(OURS, "ready_s"), at_most=3),
         Figure("peak_mb", measured.median(OURS, "peak_mb"), at_most=500),

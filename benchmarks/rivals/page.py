@@ -100,11 +100,11 @@ def contenders(entry: Entry) -> list[str]:
 def goals(entry: Entry) -> list[str]:
     """The ratios, and which goals were missed."""
     rows = [
-        (RATIOS[name], value(entry, name), entry["goals"][name], verdict(entry, name))
+        (RATIOS[name], with_spread(entry, name), entry["goals"][name], verdict(entry, name))
         for name in RATIOS
         if name in entry["goals"]
     ]
-    return markdown(("", "measured", "goal", ""), rows) if rows else ["No goal: not all contenders took part."]
+    return markdown(("", "measured [90 %]", "goal", ""), rows) if rows else ["No goal: not all contenders took part."]
 
 
 def _throughput(entry: Entry) -> list[str]:
@@ -113,7 +113,7 @@ def _throughput(entry: Entry) -> list[str]:
     rows = []
     for name in contenders(entry):
         at = 1 if name == BARE else WARM_CLIENTS
-        added = "" if name == BARE else value(entry, f"{name}_cpu_added_ms")
+        added = "" if name == BARE else with_spread(entry, f"{name}_cpu_added_ms")
         cells = [with_spread(entry, f"{name}_{n}_per_s") for n in CLIENTS]
         cpu = f"{name}_{at}_cpu_ms"
         dollars = cost(entry["figures"][cpu]) if cpu in entry["figures"] else ""  # 1,000 of so many milliseconds
