@@ -223,7 +223,7 @@ def _rounded(value: float) -> float:
 def commit() -> str:
     """The revision that is checked out, with `+changes` if what measures or is measured differs from it."""
     revision = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results")
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results", ":!*.md")
     return f"{revision}+changes" if changed else revision
 
 
