@@ -87,11 +87,10 @@ def _compared(measured: Measured, setting: str) -> list[Figure]:
     """As far as those are there that are compared."""
     served = [one for one in measured.contenders if one != BARE]
     above = served if BARE in measured.contenders else []
-    judge = _speedup if setting in SPEEDUPS else _light
-    return [
-        *(Figure(f"{one}_cpu_added_ms", measured.cpu_added(one)) for one in above),
-        *(judge(measured, setting) if OURS in served else ()),
-    ]
+    added = [Figure(f"{one}_cpu_added_ms", measured.cpu_added(one)) for one in above]
+    if OURS not in served:
+        return added
+    return [*added, *(_speedup(measured, setting) if setting in SPEEDUPS else _light(measured))]
 
 
 def _drawn(rounds: Sequence[Round], draw: random.Random) -> list[Round]:
@@ -108,7 +107,7 @@ def _most_of(values: list[float]) -> tuple[float, float]:
     return sorted(values)[least], sorted(values)[-1 - least]
 
 
-def _light(measured: Measured, _: str) -> list[Figure]:
+def _light(measured: Measured) -> list[Figure]:
     found = [
         Figure("ready_s", measured.median(OURS, "ready_s"), at_most=3),
         Figure("peak_mb", measured.median(OURS, "peak_mb"), at_most=500),
