@@ -237,6 +237,19 @@ def _machine() -> dict[str, Any]:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.processor(),
+        "arithmetic": arithmetic(next((line for line in lines if line.startswith("flags")), "")),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
+
+
+def arithmetic(flags: str) -> str:
+    """Which instructions networks are computed with, widest first, of the processor's flags as Linux lists them.
+
+    Two processors of one name differ in them, and with them by as much as the choice of an engine does.
+    """
+    known = {"amx_int8": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
+    found = [name for flag, name in known.items() if flag in flags.split()]
+    if "AVX-512" in found:
+        found.remove("AVX2")
+    return ", ".join(dict.fromkeys(found))

@@ -74,8 +74,9 @@ def verdict(entry: Entry, name: str) -> str:
 
 def measured_by(entry: Entry) -> str:
     machine = entry["machine"]
+    arithmetic = f" ({machine['arithmetic']})" if machine.get("arithmetic") else ""
     return (
-        f"{entry['date'][:10]}, commit {entry['commit']}, {machine['cores']} cores of {machine['cpu']}, "
+        f"{entry['date'][:10]}, commit {entry['commit']}, {machine['cores']} cores of {machine['cpu']}{arithmetic}, "
         f"Python {machine['python']}: `{entry['command']}`."
     )
 

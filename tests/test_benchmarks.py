@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from benchmarks import check, decoding, measure, original_bulk, scale, sections, training
+from benchmarks import check, decoding, measure, original_bulk, page, scale, sections, training
 from benchmarks.__main__ import BENCHMARKS, ON_THE_PAGE, _benchmark
 from benchmarks.measure import ROOT, Figure, Timed, record
 from benchmarks.networks import fewer_images, passes_of, product_figures
@@ -262,6 +262,25 @@ def test_ways_take_turns_and_each_round_begins_with_another(monkeypatch: pytest.
 def test_a_result_has_the_commit_that_was_there_when_measuring_began(tmp_path: Path) -> None:
     entry = record("bulk", [Figure.of_rounds("s", [1, 5, 2])], "python", "before", results=tmp_path)
     assert (entry["commit"], entry["figures"], entry["details"]) == ("before", {"s": 2}, {"spread": {"s": [1, 5]}})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("flags : fpu avx avx2 fma", "AVX2"),
+        ("flags : avx2 avx512f avx_vnni avx512_vnni", "AVX-512, VNNI"),
+        ("flags : avx2 avx512f amx_int8", "AMX, AVX-512"),
+        ("", ""),
+    ],
+)
+def test_a_result_names_the_widest_arithmetic_of_the_processor(flags: str, said: str) -> None:
+    assert measure.arithmetic(flags) == said
+
+
+@pytest.mark.parametrize(("arithmetic", "said"), [("AVX2", "2 cores of a CPU (AVX2), Python"), ("", "a CPU, Python")])
+def test_the_page_names_the_arithmetic_where_a_result_has_it(arithmetic: str, said: str) -> None:
+    machine = {"cpu": "a CPU", "cores": 2, "python": "3.11", "arithmetic": arithmetic}
+    assert said in page.measured_by({"date": "2026-11-30", "commit": "c", "machine": machine, "command": "x"})
 
 
 def test_a_page_without_a_place_for_what_was_measured_is_said(tmp_path: Path) -> None:
