@@ -79,7 +79,12 @@ def openvino(graph: bytes) -> Engine:
     from openvino import Core
 
     core = Core()
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 otherwise, where the processor has it
+    }
     compiled = core.compile_model(core.read_model(graph), "CPU", settings)
     request = compiled.create_infer_request()
 

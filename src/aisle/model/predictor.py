@@ -52,9 +52,12 @@ class Predictor:
         self.bundle = bundle
         self._observe = observe
         self.version = bundle.version
-        self.classifier = bundle.classifier()
         with refused_if_malformed(bundle.path):
-            types, model, graph = bundle.types(), bundle.json(MODEL_FILE), bundle.encoder_graph()
+            # First, while there is little else: to read a graph takes its size twice, for a moment.
+            graph = bundle.encoder_graph()
+            self.encoder = ImageEncoder(graph) if graph is not None else None
+            self.classifier = bundle.classifier()
+            types, model = bundle.types(), bundle.json(MODEL_FILE)
             self._types_id = types.id
             self._types = [label_of(types, code) for code in self.classifier.codes]
             self.recipe = str(model["recipe"])
@@ -62,7 +65,6 @@ class Predictor:
             threshold = decision["thresholds"][decision["promise"]]
             self._costs = cost_matrix(decision.get("costs", ()), self.classifier.codes)
             self.threshold = None if threshold is None else float(threshold)
-            self.encoder = ImageEncoder(graph) if graph is not None else None
             self._axes = bundle.axes()
             self._try_out()
         self._top_k = min(top_k, len(self._types))
