@@ -277,6 +277,13 @@ def test_a_result_names_the_widest_arithmetic_of_the_processor(flags: str, said:
     assert measure.arithmetic(flags) == said
 
 
+def test_a_result_has_the_arithmetic_of_this_processor(tmp_path: Path) -> None:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    entry = record("x", [Figure("s", 1)], "x", "c", results=tmp_path)
+    assert entry["machine"]["arithmetic"] == measure.arithmetic(flags)
+
+
 @pytest.mark.parametrize(("arithmetic", "said"), [("AVX2", "2 cores of a CPU (AVX2), Python"), ("", "a CPU, Python")])
 def test_the_page_names_the_arithmetic_where_a_result_has_it(arithmetic: str, said: str) -> None:
     machine = {"cpu": "a CPU", "cores": 2, "python": "3.11", "arithmetic": arithmetic}
