@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from aisle.errors import BundleError
-from aisle.model.calibration import calibration_error, fit_temperature, log_softmax, lowest_threshold
+from aisle.model.calibration import (
+    calibration_error,
+    calibration_error_by_chance,
+    fit_temperature,
+    log_softmax,
+    lowest_threshold,
+)
 from aisle.model.image import DenseHead, ImageEncoder
 from aisle.model.text import TextFeatures, TextModel, TextVectorizer, fold
 
@@ -34,6 +40,15 @@ def test_the_error_of_a_calibrated_model_is_small_and_that_of_a_boaster_is_not()
 
     assert error(1) < 0.03
     assert error(5) > 0.1
+
+
+@pytest.mark.parametrize("rows", [50, 500, 5000])
+def test_a_perfectly_calibrated_model_is_below_what_chance_gives_as_often_as_was_said(rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    confidence = generator.uniform(0.5, 1, rows)
+    limit = calibration_error_by_chance(confidence, certainty=0.9, resamples=1000, random=generator)
+    errors = [calibration_error(confidence, generator.random(rows) < confidence) for _ in range(1000)]
+    assert np.mean(np.array(errors) <= limit) == pytest.approx(0.9, abs=0.04)
 
 
 def test_log_softmax_survives_huge_scores() -> None:

@@ -85,6 +85,26 @@ def test_a_budget_that_is_overdrawn_decides(evaluation: Evaluation, figures: dic
     assert failed(verdict) == [name]
 
 
+@pytest.mark.parametrize(("rows", "is_borderline"), [(60, True), (600, False)])
+def test_a_calibration_error_that_may_be_chance_is_for_a_person(
+    evaluation: Evaluation, rows: int, is_borderline: bool
+) -> None:
+    """An error of 0.1 is nothing for 60 products of a confidence of 0.8, and too much for 600."""
+    unsure = np.where(evaluation.probabilities > 0, 0.8, 0.1)[:rows]
+    few = replace(
+        evaluation,
+        figures={**evaluation.figures, "calibration_error": 0.1},
+        probabilities=unsure,
+        targets=evaluation.targets[:rows],
+        true_codes=evaluation.true_codes[:rows],
+        keys=evaluation.keys[:rows],
+    )
+    verdict = judge(few, few, HOLDS)
+    assert failed(verdict) == ["calibration"]
+    assert verdict.is_borderline == is_borderline
+    assert ("chance alone gives up to" in verdict.failed[0].finding) == is_borderline
+
+
 def test_a_behaviour_that_does_not_hold_decides(evaluation: Evaluation) -> None:
     verdict = judge(evaluation, evaluation, [*HOLDS, Behaviour("HTML", 0.9, 0.99, 200)])
     assert failed(verdict) == ["behaviour: HTML"]

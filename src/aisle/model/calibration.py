@@ -80,6 +80,18 @@ def calibration_error(
     return float(sum(gaps) / mass.sum())
 
 
+def calibration_error_by_chance(
+    confidence: Array, *, certainty: float, resamples: int, random: np.random.Generator
+) -> float:
+    """The calibration error that a perfectly calibrated model stays below on so few rows with `certainty`.
+
+    Consistency resampling (J. Bröcker, L. Smith, Increasing the Reliability of Reliability Diagrams, 2007): rows of
+    this confidence are right as often as it says, drawn again and again.
+    """
+    drawn = [calibration_error(confidence, random.random(len(confidence)) < confidence) for _ in range(resamples)]
+    return float(np.quantile(drawn, certainty))
+
+
 def lowest_threshold(
     confidence: Array, right: NDArray[np.bool_], accuracy: float, *, certainty: float | None = None
 ) -> float | None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aisle.errors import InputError
-from aisle.model.calibration import Array
+from aisle.model.calibration import Array, calibration_error_by_chance
 from aisle.training.behaviour import Behaviour
 from aisle.training.evaluate import Evaluation
 
@@ -35,7 +35,7 @@ class Limits:
     type_fall: float = 0.02
     """More than this no type's F1 may fall, unless it may be chance."""
     confidence: float = 0.95
-    """One-sided, for both."""
+    """One-sided, for both, and for what is chance in a calibration error."""
     calibration_error: float = 0.05
     latency_ms: float = 250.0
     """95th percentile of one product alone."""
@@ -46,7 +46,8 @@ class Limits:
 class Criterion:
     """One question of the gate; `finding` answers it in a sentence, with the figures.
 
-    `close`: there were too few products, or none, to be sure either way; what was found lies within the limit.
+    `close`: there were too few products, or none, to be sure either way; what was found lies within the limit, or may
+    be chance.
     """
 
     name: str
@@ -129,11 +130,12 @@ def judge(
     Without a champion there is nothing to be worse than. Raises InputError if the two were measured on different
     products.
     """
+    random = np.random.default_rng(seed)
     compared: tuple[Criterion, ...] = ()
     common = None
     if champion is not None:
         common, rows = _common(challenger, champion)
-        compared = _compare(challenger, champion, rows, limits, np.random.default_rng(seed))
+        compared = _compare(challenger, champion, rows, limits, random)
         if common.sentence:
             compared = (Criterion("common types", True, common.sentence, close=not common.rows), *compared)
     return Verdict(
@@ -142,7 +144,7 @@ def judge(
         rows=len(challenger.keys),
         criteria=(
             *compared,
-            _within("calibration", challenger.figures["calibration_error"], limits.calibration_error, ""),
+            _calibrated(challenger, limits, random),
             _within("latency", challenger.figures["latency_ms"]["p95"], limits.latency_ms, " ms"),
             *(Criterion(f"behaviour: {one.name}", one.holds, one.finding) for one in behaviours),
         ),
@@ -227,6 +229,24 @@ def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterio
         listed = ", ".join(f"{types[at]} {_points(found[at])}" for at in np.flatnonzero(lower))
         sentence += f", save by chance, perhaps: {listed}"
     return Criterion("types", True, sentence)
+
+
+def _calibrated(challenger: Evaluation, limits: Limits, random: np.random.Generator) -> Criterion:
+    """On a hundred products a model whose confidence is right is beyond the limit now and then: that is no refusal."""
+    found = challenger.figures["calibration_error"]
+    criterion = _within("calibration", found, limits.calibration_error, "")
+    if criterion.passed:
+        return criterion
+    by_chance = calibration_error_by_chance(
+        challenger.probabilities.max(axis=1),
+        certainty=limits.confidence,
+        resamples=limits.resamples,
+        random=random,
+    )
+    if found > by_chance:
+        return criterion
+    sentence = f"{criterion.finding}; on {len(challenger.keys)} products chance alone gives up to {by_chance:.3g}"
+    return replace(criterion, finding=sentence, close=True)
 
 
 def _within(name: str, found: float, limit: float, unit: str) -> Criterion:
