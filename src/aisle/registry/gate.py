@@ -232,7 +232,7 @@ def _no_type_falls(differences: Array, types: Codes, limits: Limits) -> Criterio
 
 
 def _calibrated(challenger: Evaluation, limits: Limits, random: np.random.Generator) -> Criterion:
-    """On a hundred products a model whose confidence is right is beyond the limit now and then: that is no refusal."""
+    """On a hundred products a model whose confidence is right is beyond the limit now and then: no refusal."""
     found = challenger.figures["calibration_error"]
     criterion = _within("calibration", found, limits.calibration_error, "")
     if criterion.passed:
