@@ -65,6 +65,9 @@ _PLOT_STYLE: dict[RcKeyType, Any] = {
 }
 _DRAWING = Lock()
 """matplotlib has one style for the whole process."""
+# Glyphs are the browser's business; matplotlib only measures with its own font. It is silenced for good, and not
+# around each plot: filters, too, are the process's, and setting them back undoes what another thread has just set.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 _SVG_BALLAST = re.compile(
     r'<metadata>.*?</metadata>|<style type="text/css">.*?</style>| xmlns(?::\w+)?="[^"]*"', re.DOTALL
@@ -117,11 +120,9 @@ def draw(
     lets it, or `scale` rem an inch.
     """
     buffer = StringIO()
-    with _DRAWING, mpl.rc_context(), warnings.catch_warnings():
+    with _DRAWING, mpl.rc_context():
         mpl.rcdefaults()  # a matplotlibrc of the user's would give other bytes
         mpl.rcParams.update(_PLOT_STYLE)
-        # Glyphs are the browser's business; matplotlib only measures with its own font.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

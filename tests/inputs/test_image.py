@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 import zlib
 from typing import Any
 
@@ -196,6 +197,36 @@ def test_an_image_in_a_million_pieces_takes_no_time(content: bytes) -> None:
 )
 def test_an_image_in_many_pieces_is_decoded(content: bytes) -> None:
     assert decode(content, 32).shape == (32, 32, 3)
+
+
+def with_odd_exif() -> bytes:
+    """A JPEG whose EXIF ends before what it promises, of which Pillow warns."""
+    plain = encoded(picture(40, 40))
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0"
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+
+
+def test_of_an_odd_image_nobody_is_warned_whatever_warnings_are_to_be() -> None:
+    program = "import sys; from aisle.inputs.image import decode; decode(sys.stdin.buffer.read(), 224)"
+    run = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(run, input=with_odd_exif(), capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_process_has_the_same_filters_of_warnings_while_an_image_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other threads set filters, too: what one sets back, another may just need."""
+    seen: list[bool] = []
+    before, opened = warnings.filters, Image.open
+
+    def opening(*given: Any, **named: Any) -> Any:
+        seen.append(warnings.filters is before)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(Image, "open", opening)
+    decode(encoded(picture()), 224)
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])

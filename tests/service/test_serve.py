@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+from tests.service.conftest import Starter
 
 from aisle.registry.bundles import BundleStore
 from aisle.service import serve
@@ -37,3 +39,12 @@ def test_a_service_that_has_started_is_not_stopped_to_look_for_garbage_in_what_s
     app.state.parts.champion.close()
     app.state.parts.engine.dispose()
     assert there == ["once"]
+
+
+def test_no_request_waits_for_a_route_to_be_built(start_service: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = start_service()
+    built: list[object] = []
+    monkeypatch.setattr(TypeAdapter, "__init__", lambda _, *of, **__: built.append(of))
+    assert service.post("/feedback", json={"prediction_id": "0" * 32, "type": "2583"}).status_code == 404
+    assert service.client.get("/console/sign-in").status_code == 200
+    assert built == []

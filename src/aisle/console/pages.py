@@ -51,6 +51,7 @@ from aisle.web.address import networks
 from aisle.web.answers import refusal_of, too_many_requests
 from aisle.web.limits import Throttled
 from aisle.web.problems import TITLES_IN_FRENCH, Language, Problem, Refusal
+from aisle.web.routes import build_routes
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -114,6 +115,7 @@ def create_console(desk: Desk) -> FastAPI:
             raise Refusal(Problem.NOT_FOUND)
         return Response(found.content, media_type=found.media_type, headers={"cache-control": FOR_GOOD})
 
+    build_routes(console)
     return console
 
 

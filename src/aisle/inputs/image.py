@@ -47,6 +47,10 @@ _FINGERPRINT_SIDE = 64
 _TRAITS_STEP = 4  # every so many pixels in both directions are enough to tell how bright and how colourful they are
 _LEAST_CONTRAST = 8  # grey levels; a flat picture (a white page, a placeholder) looks like every other flat one
 
+# Pillow warns of odd EXIF and of sizes that are checked here. It is silenced for good, and not around each image:
+# filters are the process's, and a thread that sets them back undoes what another one has just set.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
@@ -132,14 +136,12 @@ def _open(data: bytes, wanted: int) -> tuple[Image.Image, tuple[int, int], str]:
     if has_too_many(data):
         raise ImageError("the image is in more pieces than any encoder makes", reason="corrupt")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and of sizes that are checked here
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                size, kind = image.size, image.format or ""
-                _check_header(image)
-                decoded = _decode_scaled(image, data, wanted)
-                ImageOps.exif_transpose(decoded, in_place=True)  # a copy of the largest takes 100 MB
-                return _to_rgb(decoded), size, kind
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            size, kind = image.size, image.format or ""
+            _check_header(image)
+            decoded = _decode_scaled(image, data, wanted)
+            ImageOps.exif_transpose(decoded, in_place=True)  # a copy of the largest takes 100 MB
+            return _to_rgb(decoded), size, kind
     except ImageError:
         raise
     except Image.DecompressionBombError:

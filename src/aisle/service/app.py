@@ -44,6 +44,7 @@ from aisle.web.draining import Draining
 from aisle.web.limits import Counter
 from aisle.web.platform import answer_the_platform
 from aisle.web.requests import RequestMiddleware
+from aisle.web.routes import build_routes
 
 PUBLIC = tuple(subject.router for subject in (entrance, predict, explain, batches, feedback, model))
 """What clients outside may reach; the others are for the machines beside the service."""
@@ -131,6 +132,7 @@ def create_app(
     for router in (*PUBLIC, alerts.router):
         app.include_router(router)
     app.mount(CONSOLE, create_console(ServiceDesk(parts, verifier, rates, counter, settings)))
+    build_routes(app)
     return app
 
 
