@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them, keep what they need no more, or pause for it."""
+"""A process: it ends with the one that started it, gives back what it needs no more, and lets its threads take turns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable
 
@@ -34,6 +35,17 @@ def give_back_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+TURN_SECONDS = 0.0005
+"""At 95 requests a second the 99th percentile was 58 ms, with Python's 5 ms 73 to 79; 0.1 and 2 ms were no better."""
+
+
+def take_turns_often() -> None:
+    """Let a thread that wants the interpreter have it soon, whatever another one computes in Python: an event loop
+    that answers people beside a model. Python's own 5 ms are as long as a prediction, and each step of the loop may
+    wait for them."""
+    sys.setswitchinterval(TURN_SECONDS)
 
 
 def pass_over_what_is_there() -> None:

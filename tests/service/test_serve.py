@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_service_that_has_started_is_not_stopped_to_look_for_garbage_in_what_s
     app.state.parts.champion.close()
     app.state.parts.engine.dispose()
     assert there == ["once"]
+
+
+def test_a_service_that_has_started_lets_its_loop_interrupt_what_computes(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[float] = []
+    monkeypatch.setattr(sys, "setswitchinterval", chosen.append)
+    settings = Settings(models_path=store.root, database_url=f"sqlite:///{tmp_path / 'aisle.db'}", threads=1)
+    app = serve.open_service(settings)
+    app.state.parts.champion.close()
+    app.state.parts.engine.dispose()
+    assert chosen
+    assert max(chosen) <= 0.001
 
 
 def test_no_request_waits_for_a_route_to_be_built(start_service: Starter, monkeypatch: pytest.MonkeyPatch) -> None:

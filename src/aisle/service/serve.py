@@ -16,7 +16,7 @@ from aisle.auth.serve import open_accounts
 from aisle.auth.tokens import TokenPolicy, Verifier
 from aisle.errors import AisleError
 from aisle.logs import LogFile, get_logger, setup_logging
-from aisle.processes import follow_parent, give_back_memory, pass_over_what_is_there
+from aisle.processes import follow_parent, give_back_memory, pass_over_what_is_there, take_turns_often
 from aisle.registry.bundles import BundleStore
 from aisle.service.app import create_app
 from aisle.service.champion import Champion
@@ -78,6 +78,7 @@ def serve_with_tokens(settings: Settings, *, tell: Callable[[FirstAdmin], None])
 def open_service(settings: Settings) -> FastAPI:
     """The application with everything that it needs; raises as `serve` does."""
     give_back_memory()
+    take_turns_often()
     store = BundleStore(settings.models_path)
     champion = Champion(lambda: store.find(settings.serve_model), threads=settings.threads)
     engine = open_database(settings.database_url)
