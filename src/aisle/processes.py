@@ -1,4 +1,4 @@
-"""A process: it ends with the one that started it, keeps what it needs, and lets its threads take turns."""
+"""A process: it ends with the one that started it, gives back what it needs no more, and shares its time out."""
 
 from __future__ import annotations
 

@@ -30,15 +30,20 @@ def test_a_worker_that_cannot_serve_yet_says_so_in_one_line_and_lets_another_try
     assert "Traceback" not in line
 
 
+def opened_and_closed(store: BundleStore, folder: Path) -> None:
+    settings = Settings(models_path=store.root, database_url=f"sqlite:///{folder / 'aisle.db'}", threads=1)
+    app = serve.open_service(settings)
+    app.state.parts.champion.close()
+    app.state.parts.engine.dispose()
+
+
 def test_a_service_that_has_started_is_not_stopped_to_look_for_garbage_in_what_stays(
     store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there: list[str] = []
     monkeypatch.setattr(serve, "pass_over_what_is_there", lambda: there.append("once"))
-    settings = Settings(models_path=store.root, database_url=f"sqlite:///{tmp_path / 'aisle.db'}", threads=1)
-    app = serve.open_service(settings)
-    app.state.parts.champion.close()
-    app.state.parts.engine.dispose()
+    monkeypatch.setattr(serve, "take_turns_often", lambda: None)  # it is of the whole process
+    opened_and_closed(store, tmp_path)
     assert there == ["once"]
 
 
@@ -47,10 +52,8 @@ def test_a_service_that_has_started_lets_its_loop_interrupt_what_computes(
 ) -> None:
     chosen: list[float] = []
     monkeypatch.setattr(sys, "setswitchinterval", chosen.append)
-    settings = Settings(models_path=store.root, database_url=f"sqlite:///{tmp_path / 'aisle.db'}", threads=1)
-    app = serve.open_service(settings)
-    app.state.parts.champion.close()
-    app.state.parts.engine.dispose()
+    monkeypatch.setattr(serve, "pass_over_what_is_there", lambda: None)  # it is of the whole process
+    opened_and_closed(store, tmp_path)
     assert chosen
     assert max(chosen) <= 0.001
 
